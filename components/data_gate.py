@@ -1,0 +1,121 @@
+"""DataGate: stops the run before Transform when new data breaks the kept schema or drifts from what was published.
+
+TFX's ExampleValidator writes anomalies and goes on, and never compares with earlier statistics.
+"""
+
+import json
+from pathlib import Path
+
+from tfx import types
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+from tfx.utils import io_utils
+
+from components import features
+from components.errors import DataRefused
+
+RESULT_FILE = "anomalies.json"
+CATEGORIES = (features.CLASS_NAME, features.FORMAT)
+NUMBERS = (features.HEIGHT, features.WIDTH, features.CHANNELS, features.BRIGHTNESS)
+
+
+class DataGateResult(types.Artifact):
+    """`anomalies.json`: `[{feature, problem, detail}]`, empty when nothing was found."""
+
+    TYPE_NAME = "DataGateResult"
+
+
+class Executor(base_executor.BaseExecutor):
+    def Do(self, input_dict, output_dict, exec_properties) -> None:
+        import tensorflow_data_validation as tfdv
+
+        statistics = tfdv.load_stats_binary(
+            str(Path(artifact_utils.get_split_uri(input_dict["statistics"], "train"), "FeatureStats.pb"))
+        )
+        schema_uri = artifact_utils.get_single_uri(input_dict["schema"])
+        schema = io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(schema_uri))
+        published = Path(exec_properties["published_statistics"])
+        previous = tfdv.load_stats_binary(str(published)) if published.is_file() else None
+        found = find_anomalies(statistics, schema, previous, exec_properties["drift_threshold"])
+        Path(artifact_utils.get_single_uri(output_dict["result"]), RESULT_FILE).write_text(json.dumps(found, indent=1))
+        if found and exec_properties["on_anomaly"] == "stop":
+            listed = "; ".join(f"{row['feature']}: {row['detail']}" for row in found)
+            raise DataRefused(
+                f"The new images are unlike the ones that the schema describes: {listed}. Look at them; to go on, edit "
+                "the schema (schema/metadata.pbtxt) or set data.on_anomaly to warn."
+            )
+
+
+def find_anomalies(statistics, schema, previous, drift_threshold: float) -> list[dict[str, str]]:
+    """Validates against the schema and, where there are earlier statistics, against those.
+
+    Args:
+      statistics: TFDV statistics of the train split's metadata.
+      schema: the kept schema; not changed.
+      previous: statistics of the last published run, or None.
+      drift_threshold: 0 to 1; the largest change in a category's share (L-infinity), or Jensen-Shannon divergence of a
+        number's distribution, that is not drift.
+
+    Returns:
+      `{feature, problem, detail}` each, sorted by feature.
+    """
+    import tensorflow_data_validation as tfdv
+    from tensorflow_metadata.proto.v0 import schema_pb2
+
+    compared = schema_pb2.Schema()
+    compared.CopyFrom(schema)
+    for feature in compared.feature:
+        if feature.name in CATEGORIES:
+            feature.drift_comparator.infinity_norm.threshold = drift_threshold
+        elif feature.name in NUMBERS:
+            feature.drift_comparator.jensen_shannon_divergence.threshold = drift_threshold
+    anomalies = tfdv.validate_statistics(statistics, compared, previous_statistics=previous)
+    return [
+        {"feature": name, "problem": info.short_description, "detail": info.description}
+        for name, info in sorted(anomalies.anomaly_info.items())
+    ]
+
+
+class DataGateSpec(ComponentSpec):
+    PARAMETERS = {
+        "on_anomaly": ExecutionParameter(type=str),
+        "drift_threshold": ExecutionParameter(type=float),
+        "published_statistics": ExecutionParameter(type=str),
+    }
+    INPUTS = {
+        "statistics": ChannelParameter(type=standard_artifacts.ExampleStatistics),
+        "schema": ChannelParameter(type=standard_artifacts.Schema),
+        "anomalies": ChannelParameter(type=standard_artifacts.ExampleAnomalies),
+    }
+    OUTPUTS = {"result": ChannelParameter(type=DataGateResult)}
+
+
+class DataGate(base_component.BaseComponent):
+    """Validates the metadata statistics.
+
+    Args:
+      statistics: of the metadata examples.
+      schema: the metadata schema.
+      anomalies: of ExampleValidator, so that its findings are on record before this step judges.
+      on_anomaly: `stop` (the run ends with exit code 3 before Transform) or `warn`.
+      drift_threshold: see `find_anomalies`.
+      published_statistics: file with the statistics of the last published run; it need not exist.
+    """
+
+    SPEC_CLASS = DataGateSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self, statistics, schema, anomalies, on_anomaly: str, drift_threshold: float, published_statistics: str
+    ):
+        spec = DataGateSpec(
+            statistics=statistics,
+            schema=schema,
+            anomalies=anomalies,
+            on_anomaly=on_anomaly,
+            drift_threshold=drift_threshold,
+            published_statistics=published_statistics,
+            result=types.Channel(type=DataGateResult),
+        )
+        super().__init__(spec=spec)

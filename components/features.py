@@ -1,0 +1,24 @@
+"""Names of the features that travel between the steps, and the splits that they travel in."""
+
+SPLITS = ("train", "eval", "test")
+
+# Raw examples, as ImageExampleGen writes them.
+ENCODED = "image/encoded"
+FORMAT = "image/format"
+HEIGHT = "image/height"
+WIDTH = "image/width"
+CHANNELS = "image/channels"
+FILENAME = "image/filename"
+SHA256 = "image/key/sha256"
+CLASS_NAME = "image/class/text"
+# In the metadata examples only: what statistics and validation look at besides the above.
+BYTES = "image/bytes"
+BRIGHTNESS = "image/brightness"
+
+# Transformed examples.
+IMAGE = "image"
+LABEL = "label"
+KEY = "key"
+CHANNEL_ORDER = "normalise/channel_order"
+SCALE = "normalise/scale"
+OFFSET = "normalise/offset"

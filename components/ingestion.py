@@ -1,0 +1,319 @@
+"""ImageExampleGen: class folders of images in, checked and split examples out.
+
+Two Beam passes over the files. The first checks each one and yields a small record; the records (no image bytes) come
+together for everything that needs the whole view: duplicates, label conflicts, splits, budgets. The second reads the
+kept files again and writes them. Image bytes never cross a shuffle, so the in-memory runner does not hold them.
+"""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import tensorflow as tf
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx import types
+from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+from tfx.utils import io_utils
+
+from components import features, progress
+from components.image_files import ImageFile, scan
+from components.inspection import inspect, readable
+from components.splits import Catalog, SplitRules, build_catalog
+
+CATALOG_FILE = "catalog.json"
+QUARANTINE_FILE = "quarantine.jsonl"
+SCHEMA_FILE = "schema.pbtxt"
+
+_INT, _BYTES, _FLOAT = schema_pb2.INT, schema_pb2.BYTES, schema_pb2.FLOAT
+RAW_FEATURES = {
+    features.ENCODED: _BYTES,
+    features.FORMAT: _BYTES,
+    features.HEIGHT: _INT,
+    features.WIDTH: _INT,
+    features.CHANNELS: _INT,
+    features.FILENAME: _BYTES,
+    features.SHA256: _BYTES,
+    features.CLASS_NAME: _BYTES,
+}
+
+
+class ImageCatalog(types.Artifact):
+    """`catalog.json` (counts for people and the summary) and `quarantine.jsonl` (one line a file kept out)."""
+
+    TYPE_NAME = "ImageCatalog"
+
+
+# ---- the two passes -------------------------------------------------------------------------------------------------
+
+
+class InspectFile(beam.DoFn):
+    """ImageFile -> a record for `build_catalog`; a file that cannot be read is a quarantined record, not an error."""
+
+    def __init__(self, root: str, max_pixels: int, max_bytes: int):
+        self._root, self._max_pixels, self._max_bytes = root, max_pixels, max_bytes
+
+    def process(self, file: ImageFile):
+        record = {"path": file.path, "class_name": file.class_name, "split": file.split}
+        try:
+            if file.size > self._max_bytes:
+                raise OSError(None, f"larger than {self._max_bytes} bytes")
+            data = Path(self._root, file.path).read_bytes()
+        except OSError as error:
+            yield record | {"reason": f"I/O error: {error.strerror}", "sha256": ""}
+        else:
+            yield record | asdict(inspect(data, file.path, self._max_pixels))
+        progress.advance()
+
+
+class MakeExample(beam.DoFn):
+    """A kept record -> (serialised example with bytes, serialised metadata example), tagged with its split.
+
+    A file that changed or vanished since it was checked goes to the tag `lost` as a quarantined record.
+    """
+
+    LOST = "lost"
+
+    def __init__(self, root: str):
+        self._root = root
+
+    def process(self, record: dict):
+        try:
+            data = Path(self._root, record["path"]).read_bytes()
+        except OSError as error:
+            yield beam.pvalue.TaggedOutput(self.LOST, record | {"reason": f"I/O error: {error.strerror}"})
+            return
+        if _sha256(data) != record["sha256"]:
+            yield beam.pvalue.TaggedOutput(self.LOST, record | {"reason": "I/O error: changed while it was read"})
+            return
+        metadata = {
+            features.FORMAT: record["format"],
+            features.HEIGHT: record["height"],
+            features.WIDTH: record["width"],
+            features.CHANNELS: record["channels"],
+            features.FILENAME: record["path"],
+            features.SHA256: record["sha256"],
+            features.CLASS_NAME: record["class_name"],
+        }
+        for_statistics = {
+            name: value for name, value in metadata.items() if name not in (features.FILENAME, features.SHA256)
+        } | {features.BYTES: record["bytes"], features.BRIGHTNESS: record["brightness"]}
+        encoded = readable(data, record["converted"])
+        progress.advance()
+        yield beam.pvalue.TaggedOutput(
+            record["split"], (_example(metadata | {features.ENCODED: encoded}), _example(for_statistics))
+        )
+
+
+def _sha256(data: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()
+
+
+def _example(values: dict[str, Any]) -> bytes:
+    """A serialised tf.Example with one value a feature; text as the bytes that the file system uses."""
+    example = tf.train.Example()
+    for name, value in values.items():
+        feature = example.features.feature[name]
+        if isinstance(value, int):
+            feature.int64_list.value.append(value)
+        elif isinstance(value, float):
+            feature.float_list.value.append(value)
+        else:
+            feature.bytes_list.value.append(value if isinstance(value, bytes) else os.fsencode(value))
+    return example.SerializeToString(deterministic=True)
+
+
+class Executor(base_beam_executor.BaseBeamExecutor):
+    """Runs the two passes and writes examples, metadata, schema and catalog."""
+
+    def Do(self, input_dict, output_dict, exec_properties) -> None:
+        outputs = {key: artifact_utils.get_single_instance(value) for key, value in output_dict.items()}
+        settings = json.loads(exec_properties["settings"])
+        root = exec_properties["images"]
+        listing = scan(Path(root), settings["follow_symlinks"])
+        records = self._inspect(root, listing.files, settings, self._get_tmp_dir())
+        splits_file = Path(exec_properties["splits_file"])
+        rules = SplitRules(tuple(settings.pop("shares")), **settings["rules"])
+        catalog = build_catalog(records, listing.classes, rules, read_remembered(splits_file))
+        lost = self._write(root, catalog, outputs["examples"].uri, outputs["metadata"].uri, self._get_tmp_dir())
+        catalog.quarantined += lost
+        for key in ("examples", "metadata"):
+            outputs[key].split_names = artifact_utils.encode_split_names(list(features.SPLITS))
+        write_schema(Path(outputs["schema"].uri), sorted({record["class_name"] for record in catalog.kept}))
+        write_catalog(Path(outputs["catalog"].uri), catalog, listing.skipped, {row["path"] for row in lost})
+        write_remembered(splits_file, catalog.remembered)
+
+    def _inspect(self, root: str, files: list[ImageFile], settings: dict, scratch: str) -> list[dict]:
+        progress.start(len(files), "checking images")
+        prefix = os.path.join(scratch, "records")
+        with self._make_beam_pipeline() as pipeline:
+            _ = (
+                pipeline
+                | "Files" >> beam.Create(files, reshuffle=True)
+                | "Inspect" >> beam.ParDo(InspectFile(root, settings["max_pixels"], settings["max_bytes"]))
+                | "ToJson" >> beam.Map(json.dumps)
+                | "WriteRecords" >> beam.io.WriteToText(prefix)
+            )
+        return _read_json_lines(scratch, "records")
+
+    def _write(self, root: str, catalog: Catalog, examples: str, metadata: str, scratch: str) -> list[dict]:
+        progress.start(len(catalog.kept), "writing examples")
+        with self._make_beam_pipeline() as pipeline:
+            made = (
+                pipeline
+                | "Kept" >> beam.Create(catalog.kept, reshuffle=True)
+                | "Read" >> beam.ParDo(MakeExample(root)).with_outputs(*features.SPLITS, MakeExample.LOST)
+            )
+            for split in features.SPLITS:
+                for index, (name, uri) in enumerate((("examples", examples), ("metadata", metadata))):
+                    _ = (
+                        made[split]
+                        | f"Take {name} {split}" >> beam.Map(lambda pair, index=index: pair[index])
+                        | f"Write {name} {split}"
+                        >> beam.io.WriteToTFRecord(
+                            os.path.join(uri, f"Split-{split}", "data_tfrecord"), file_name_suffix=".gz"
+                        )
+                    )
+            _ = (
+                made[MakeExample.LOST]
+                | "LostToJson" >> beam.Map(json.dumps)
+                | "WriteLost" >> beam.io.WriteToText(os.path.join(scratch, "lost"))
+            )
+        return _read_json_lines(scratch, "lost")
+
+
+def _read_json_lines(folder: str, prefix: str) -> list[dict]:
+    rows = []
+    for path in sorted(Path(folder).glob(f"{prefix}-*")):
+        rows += [json.loads(line) for line in path.read_text().splitlines()]
+    return rows
+
+
+# ---- what is written ------------------------------------------------------------------------------------------------
+
+
+def write_schema(folder: Path, class_names: list[str]) -> None:
+    """The schema of the examples: fixed, with the sorted class names as the domain of the label.
+
+    It is ours and not inferred: a schema inferred without the image bytes would hide them from Transform.
+    """
+    schema = schema_pb2.Schema()
+    for name, kind in RAW_FEATURES.items():
+        feature = schema.feature.add(name=name, type=kind)
+        feature.shape.SetInParent()
+        feature.presence.min_fraction = 1.0
+        feature.presence.min_count = 1
+        if name == features.CLASS_NAME:
+            feature.string_domain.name = name
+            feature.string_domain.value.extend(class_names)
+    io_utils.write_pbtxt_file(str(folder / SCHEMA_FILE), schema)
+
+
+def write_catalog(folder: Path, catalog: Catalog, skipped: list[tuple[str, str]], lost: set[str]) -> None:
+    """`catalog.json` and `quarantine.jsonl`; see `ImageCatalog`."""
+    classes: dict[str, dict[str, int]] = {}
+    kept = [record for record in catalog.kept if record["path"] not in lost]
+    for record in kept:
+        counts = classes.setdefault(record["class_name"], dict.fromkeys(features.SPLITS, 0))
+        counts[record["split"]] += 1
+    reasons: dict[str, int] = {}
+    for record in catalog.quarantined:
+        # "too large: 60000x60000 pixels" counts under "too large".
+        reason = record["reason"].split(":")[0]
+        reasons[reason] = reasons.get(reason, 0) + 1
+    summary = {
+        "images": len(kept),
+        "classes": dict(sorted(classes.items())),
+        "quarantined": dict(sorted(reasons.items())),
+        "skipped": len(skipped),
+        "converted": sum(record["converted"] for record in kept),
+        "mismatched_extensions": sum(record["mismatched"] for record in kept),
+        "duplicates": len(catalog.duplicates),
+        "label_conflicts": len(catalog.conflicts),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CATALOG_FILE).write_text(json.dumps(summary, indent=1))
+    with open(folder / QUARANTINE_FILE, "w") as file:
+        rows = [("quarantined", record["path"], record["reason"]) for record in catalog.quarantined]
+        rows += [("duplicate", path, "the same bytes are in already") for path in catalog.duplicates]
+        rows += [("skipped", path, reason) for path, reason in skipped]
+        for outcome, path, reason in rows:
+            file.write(json.dumps({"outcome": outcome, "path": path, "reason": reason}) + "\n")
+
+
+def read_remembered(path: Path) -> dict[str, str]:
+    """`{sha256: split}` of `schema/splits.jsonl`; empty where there is none."""
+    if not path.is_file():
+        return {}
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return {row["sha256"]: row["split"] for row in rows}
+
+
+def write_remembered(path: Path, remembered: dict[str, str]) -> None:
+    """Replaces `schema/splits.jsonl` atomically; no file is made for nothing."""
+    if not remembered or remembered == read_remembered(path):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}")
+    rows = [json.dumps({"sha256": sha256, "split": split}) for sha256, split in sorted(remembered.items())]
+    temporary.write_text("\n".join(rows) + "\n")
+    os.replace(temporary, path)
+
+
+# ---- the component --------------------------------------------------------------------------------------------------
+
+
+class ImageExampleGenSpec(ComponentSpec):
+    PARAMETERS = {
+        "images": ExecutionParameter(type=str),
+        "digest": ExecutionParameter(type=str),
+        "settings": ExecutionParameter(type=str),
+        "splits_file": ExecutionParameter(type=str),
+        "code": ExecutionParameter(type=str),
+    }
+    INPUTS = {}
+    OUTPUTS = {
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "metadata": ChannelParameter(type=standard_artifacts.Examples),
+        "schema": ChannelParameter(type=standard_artifacts.Schema),
+        "catalog": ChannelParameter(type=ImageCatalog),
+    }
+
+
+class ImageExampleGen(base_beam_component.BaseBeamComponent):
+    """Ingests an image folder.
+
+    Outputs: `examples` (encoded bytes and metadata, splits train, eval, test), `metadata` (the same images without their
+    bytes, for statistics and validation), `schema` (of `examples`), `catalog` (`ImageCatalog`).
+
+    Args:
+      images: the folder that holds class folders, or split folders with class folders inside.
+      digest: what `content_digest` says of it, so that the cache notices every change; empty where the cache is off.
+      settings: `shares` (train, eval, test), `rules` (the other fields of `SplitRules`), `max_pixels`, `max_bytes`,
+        `follow_symlinks`.
+      splits_file: where the choices for small classes are remembered (`schema/splits.jsonl`).
+      code: digest of the source.
+    """
+
+    SPEC_CLASS = ImageExampleGenSpec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
+
+    def __init__(self, images: str, digest: str, settings: dict[str, Any], splits_file: str, code: str):
+        spec = ImageExampleGenSpec(
+            images=images,
+            digest=digest,
+            settings=json.dumps(settings, sort_keys=True),
+            splits_file=splits_file,
+            code=code,
+            examples=types.Channel(type=standard_artifacts.Examples),
+            metadata=types.Channel(type=standard_artifacts.Examples),
+            schema=types.Channel(type=standard_artifacts.Schema),
+            catalog=types.Channel(type=ImageCatalog),
+        )
+        super().__init__(spec=spec)

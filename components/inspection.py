@@ -1,0 +1,193 @@
+"""One image file, checked: what it is, whether it can be decoded, and a lossless copy where only Pillow can read it."""
+
+import hashlib
+import io
+import struct
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+# What Pillow may open for conversion. Its other plugins are old, rare and a larger surface for hostile files.
+PILLOW_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "MPO")
+EXTENSIONS = {
+    "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "png": (".png",),
+    "gif": (".gif",),
+    "bmp": (".bmp", ".dib"),
+    "webp": (".webp",),
+}
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """The verdict on one file.
+
+    Attributes:
+      reason: why the file is quarantined; None for a usable image.
+      sha256: hexadecimal digest of the file's bytes.
+      bytes: size of the file.
+      format: `jpeg`, `png`, `gif`, `bmp` or `webp`; for a converted image the format it had.
+      height: pixels, as stored.
+      width: pixels, as stored.
+      channels: of the decoded image, 1, 3 or 4.
+      brightness: mean of the decoded pixels, 0 to 255.
+      mismatched: the name says another format.
+      converted: only Pillow reads it; `readable` gives it as PNG.
+    """
+
+    reason: str | None
+    sha256: str = ""
+    bytes: int = 0
+    format: str = ""
+    height: int = 0
+    width: int = 0
+    channels: int = 0
+    brightness: float = 0.0
+    mismatched: bool = False
+    converted: bool = False
+
+
+def inspect(data: bytes, name: str, max_pixels: int) -> Inspected:
+    """Checks the header before anything is decoded, then that the whole image decodes.
+
+    Args:
+      data: the file's bytes.
+      name: its name or path, for the extension.
+      max_pixels: a header that claims more is refused undecoded.
+    """
+    sha256 = hashlib.sha256(data).hexdigest()
+    found = Inspected(None, sha256=sha256, bytes=len(data))
+    if not data:
+        return replace(found, reason="empty file")
+    try:
+        header = read_header(data)
+    except (struct.error, IndexError):
+        header = None
+    if header:
+        kind, width, height = header
+        found = replace(found, format=kind, width=width, height=height, mismatched=_mismatched(kind, name))
+        if width * height > max_pixels:
+            return replace(found, reason=f"too large: {width}x{height} pixels")
+        if width and height:
+            decoded = _decode(data, kind)
+            if decoded:
+                channels, brightness = decoded
+                return replace(found, channels=channels, brightness=brightness)
+    return _through_pillow(found, data, name, max_pixels)
+
+
+def readable(data: bytes, converted: bool) -> bytes:
+    """The bytes to store: as they are, or as PNG where TensorFlow cannot read them."""
+    return _to_png(data) if converted else data
+
+
+def _mismatched(kind: str, name: str) -> bool:
+    extension = PurePosixPath(name).suffix.lower()
+    return extension not in EXTENSIONS.get(kind, (extension,))
+
+
+def _decode(data: bytes, kind: str) -> tuple[int, float] | None:
+    """(channels, mean brightness) as TensorFlow decodes it, or None where it does not."""
+    import tensorflow as tf
+
+    with tf.device("/CPU:0"):
+        try:
+            if kind == "jpeg":
+                # All the compressed data is read, but only 1/64 of the pixels are computed.
+                image = tf.io.decode_jpeg(data, ratio=8)
+            else:
+                image = tf.io.decode_image(data, expand_animations=False)
+            # What Transform will ask for; formats differ in which channel counts they can convert.
+            if kind in ("webp", "bmp"):
+                tf.io.decode_image(data, channels=3, expand_animations=False)
+        except tf.errors.OpError:
+            return None
+    return int(image.shape[-1]), float(image.numpy().mean())
+
+
+def _through_pillow(found: Inspected, data: bytes, name: str, max_pixels: int) -> Inspected:
+    from PIL import Image, ImageStat
+
+    try:
+        with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
+            kind, (width, height) = image.format.lower(), image.size
+            found = replace(found, format=kind, width=width, height=height, mismatched=_mismatched(kind, name))
+            if width * height > max_pixels:
+                return replace(found, reason=f"too large: {width}x{height} pixels")
+            grey = image.convert("L")
+            channels = {"1": 1, "L": 1, "I": 1, "I;16": 1, "F": 1}.get(image.mode, len(image.getbands()))
+            return replace(found, channels=channels, brightness=ImageStat.Stat(grey).mean[0], converted=True)
+    # Pillow's plugins raise whatever the broken bytes lead them into; each means that the image cannot be read.
+    except Exception as error:
+        kind = found.format or "image"
+        reason = f"{kind} cannot be decoded" if found.format else "not an image"
+        if isinstance(error, Image.DecompressionBombError):
+            reason = "too large: Pillow refuses the header"
+        return replace(found, reason=reason)
+
+
+def _to_png(data: bytes) -> bytes:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
+        png = io.BytesIO()
+        image.convert("RGB").save(png, "PNG", compress_level=1)
+        return png.getvalue()
+
+
+# ---- headers --------------------------------------------------------------------------------------------------------
+
+
+def read_header(data: bytes) -> tuple[str, int, int] | None:
+    """(format, width, height) from the first bytes of what TensorFlow decodes; None for anything else.
+
+    Nothing is decoded: the cost does not depend on the size that the header claims.
+    """
+    if data.startswith(b"\xff\xd8\xff"):
+        return _jpeg_header(data)
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return ("png", *struct.unpack(">II", data[16:24]))
+    if data[:6] in (b"GIF87a", b"GIF89a"):
+        return _gif_header(data)
+    if data.startswith(b"BM"):
+        width, height = struct.unpack("<ii", data[18:26])
+        return "bmp", abs(width), abs(height)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return _webp_header(data)
+    return None
+
+
+def _jpeg_header(data: bytes) -> tuple[str, int, int] | None:
+    position = 2
+    while position + 9 <= len(data):
+        if data[position] != 0xFF:
+            position += 1  # libjpeg, too, skips bytes between segments
+            continue
+        marker = data[position + 1]
+        if marker in (0xFF, 0x00, 0x01) or 0xD0 <= marker <= 0xD8:
+            position += 1 if marker == 0xFF else 2
+            continue
+        (length,) = struct.unpack(">H", data[position + 2 : position + 4])
+        # SOF0 to SOF15 without DHT (C4), JPG (C8) and DAC (CC).
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
+            return "jpeg", width, height
+        position += 2 + length
+    return "jpeg", 0, 0
+
+
+def _gif_header(data: bytes) -> tuple[str, int, int]:
+    width, height = struct.unpack("<HH", data[6:10])
+    return "gif", width, height
+
+
+def _webp_header(data: bytes) -> tuple[str, int, int] | None:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return "webp", 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if kind == b"VP8L":
+        bits = struct.unpack("<I", data[21:25])[0]
+        return "webp", 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 ":
+        width, height = struct.unpack("<HH", data[26:30])
+        return "webp", width & 0x3FFF, height & 0x3FFF
+    return None

@@ -1,0 +1,131 @@
+"""From encoded bytes to what the network sees: the one definition that Transform, training and serving share.
+
+Pure TensorFlow functions, each usable eagerly and inside any graph. Decoding and resizing end in uint8 on every path, so
+that what Transform stores and what the exported model computes from raw bytes are the same pixels.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+RESIZE_MODES = ("stretch", "crop", "pad")
+STORAGE_FORMATS = ("png", "jpeg", "float")
+JPEG_QUALITY = 95
+# Level 1 is 1.7 times faster than the default and 4 % larger on photographs.
+PNG_COMPRESSION = 1
+
+
+def decode(encoded: tf.Tensor) -> tf.Tensor:
+    """Decodes one image by its content, whatever its name said.
+
+    Args:
+      encoded: string scalar, the bytes of a JPEG, PNG, GIF (first frame), BMP or WebP file.
+
+    Returns:
+      uint8 [height, width, 3], RGB.
+
+    Raises:
+      tf.errors.InvalidArgumentError: the bytes are no such image.
+    """
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    image.set_shape([None, None, 3])
+    return image
+
+
+def resize(image: tf.Tensor, size: int, mode: str = "stretch") -> tf.Tensor:
+    """Resizes with antialiasing and rounds to uint8.
+
+    Args:
+      image: uint8 [height, width, 3].
+      size: side of the square result, in pixels.
+      mode: `stretch` ignores the aspect ratio; `crop` keeps it and cuts the middle square; `pad` keeps it and fills
+        with black.
+
+    Returns:
+      uint8 [size, size, 3].
+    """
+    if mode == "crop":
+        shape = tf.shape(image)
+        side = tf.minimum(shape[0], shape[1])
+        top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
+        image = image[top : top + side, left : left + side]
+    if mode == "pad":
+        resized = tf.image.resize_with_pad(image, size, size, antialias=True)
+    else:
+        resized = tf.image.resize(image, [size, size], antialias=True)
+    resized = tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+    return tf.ensure_shape(resized, [size, size, 3])
+
+
+def store(image: tf.Tensor, storage: str) -> tf.Tensor:
+    """Encodes one resized image for the transformed examples.
+
+    Args:
+      image: uint8 [size, size, 3].
+      storage: `png` (lossless) or `jpeg` (quality 95).
+
+    Returns:
+      string scalar.
+    """
+    if storage == "jpeg":
+        return tf.io.encode_jpeg(image, quality=JPEG_QUALITY)
+    return tf.io.encode_png(image, compression=PNG_COMPRESSION)
+
+
+def restore(stored: tf.Tensor, size: int) -> tf.Tensor:
+    """The inverse of `store`: string scalar to uint8 [size, size, 3]."""
+    return tf.ensure_shape(decode(stored), [size, size, 3])
+
+
+def prepare(encoded: tf.Tensor, *, size: int, mode: str, storage: str) -> tf.Tensor:
+    """Raw bytes to the pixels that training saw.
+
+    Where JPEG is stored, this encodes and decodes too, so that serving sees the same compression artefacts.
+
+    Args:
+      encoded: string [batch], files as they are on disk.
+      size: side in pixels.
+      mode: see `resize`.
+      storage: `png`, `jpeg` or `float`.
+
+    Returns:
+      uint8 [batch, size, size, 3].
+    """
+
+    def one(item: tf.Tensor) -> tf.Tensor:
+        image = resize(decode(item), size, mode)
+        return restore(store(image, storage), size) if storage == "jpeg" else image
+
+    return tf.map_fn(one, encoded, fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8))
+
+
+def prepare_stored(encoded: tf.Tensor, *, size: int, mode: str, storage: str) -> tf.Tensor:
+    """Raw bytes to the stored form: string [batch] to string [batch] (`png` and `jpeg`)."""
+    one = functools.partial(_prepare_one_stored, size=size, mode=mode, storage=storage)
+    return tf.map_fn(one, encoded, fn_output_signature=tf.TensorSpec([], tf.string))
+
+
+def _prepare_one_stored(item: tf.Tensor, size: int, mode: str, storage: str) -> tf.Tensor:
+    return store(resize(decode(item), size, mode), storage)
+
+
+def normalise(
+    pixels: tf.Tensor,
+    channel_order: Sequence[int] | tf.Tensor,
+    scale: Sequence[float] | tf.Tensor,
+    offset: Sequence[float] | tf.Tensor,
+) -> tf.Tensor:
+    """Reorders the channels, then multiplies and adds per channel.
+
+    Args:
+      pixels: uint8 or float [..., 3], RGB, 0 to 255.
+      channel_order: int64 [3], which input channel goes where; `(2, 1, 0)` makes BGR.
+      scale: float32 [3], applied first.
+      offset: float32 [3], applied second.
+
+    Returns:
+      float32 [..., 3].
+    """
+    reordered = tf.gather(tf.cast(pixels, tf.float32), tf.cast(channel_order, tf.int32), axis=-1)
+    return reordered * tf.cast(scale, tf.float32) + tf.cast(offset, tf.float32)

@@ -1,0 +1,63 @@
+"""A digest of the source that a step runs, so that an edited line runs that step again.
+
+TFX's cache key holds the step's parameters and inputs but, with functions given by import path, none of its code.
+"""
+
+import ast
+import hashlib
+import importlib.metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("components", "pipeline", "trainer")
+# A new version of one of these can change what a step computes.
+LIBRARIES = ("tensorflow", "keras", "tfx", "apache-beam", "tensorflow-transform", "tensorflow-model-analysis", "pillow")
+
+
+def source_digest(*modules: str) -> str:
+    """Digest of modules, of everything of ours that they import, and of the libraries' versions.
+
+    Args:
+      modules: dotted names inside `components`, `pipeline` or `trainer`.
+
+    Returns:
+      Hexadecimal SHA-256.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(_closure(modules)):
+        digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    for library in LIBRARIES:
+        digest.update(f"{library}=={importlib.metadata.version(library)}\n".encode())
+    return digest.hexdigest()
+
+
+def _closure(modules: tuple[str, ...]) -> set[Path]:
+    """The files of `modules` and of their imports, transitively."""
+    found: set[Path] = set()
+    waiting = list(modules)
+    while waiting:
+        path = _file(waiting.pop())
+        if path and path not in found:
+            found.add(path)
+            waiting += _imports(path)
+    return found
+
+
+def _file(module: str) -> Path | None:
+    base = ROOT.joinpath(*module.split("."))
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+def _imports(path: Path) -> list[str]:
+    """Dotted names in our packages that the file imports, at any depth (imports inside functions count too)."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # `from trainer import model` names a module, `from trainer.model import build` a thing inside one.
+            names += [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
+    return [name for name in names if name.split(".")[0] in PACKAGES]

@@ -1,0 +1,129 @@
+"""The command `graft`. Heavy imports wait until a subcommand needs them: `--help` must be instant."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from components.errors import GraftError
+
+EXIT_CODES = """\b
+Exit codes:
+  0  done: published, or nothing new to do
+  1  unexpected failure
+  2  usage or configuration, a missing image folder, weights that cannot be had, an output that cannot be written
+  3  data refused: no usable image, fewer than two classes, over a budget
+  4  model refused by the gate
+  5  another run holds this output folder
+"""
+
+config_option = click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="Configuration (YAML)."
+)
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key, such as training.batch_size=16."
+)
+
+
+@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="graft-pipeline", prog_name="graft")
+def graft() -> None:
+    """From a directory of labelled images to a gated, published, retrainable classifier."""
+
+
+@graft.command(epilog=EXIT_CODES)
+@click.option(
+    "--images", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder of class folders."
+)
+@click.option("--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where everything goes.")
+@config_option
+@set_option
+def run(images: Path, output: Path, config_file: Path | None, overrides: tuple[str, ...]) -> None:
+    """Train on IMAGES, and publish the model if it is good enough."""
+    from pipeline import config, local
+
+    sys.exit(local.run(config.load(config_file, list(overrides)), images, output)["exit_code"])
+
+
+@graft.command(epilog=EXIT_CODES)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("graft-demo"),
+    show_default=True,
+    metavar="DIR",
+    help="Where images and results go.",
+)
+@set_option
+def demo(output: Path, overrides: tuple[str, ...]) -> None:
+    """Run the pipeline on bundled images and a bundled backbone, with no network."""
+    from pipeline import config, local
+    from pipeline.demo import write_digits
+
+    settings = ["model.backbone=graft_tiny", "model.weights=bundled", *overrides]
+    loaded = config.load(None, settings)
+    try:
+        write_digits(output / "images")
+    except OSError as error:
+        raise click.ClickException(f"The output folder {output} cannot be written ({error.strerror}).") from None
+    sys.exit(local.run(loaded, output / "images", output)["exit_code"])
+
+
+@graft.command(epilog=EXIT_CODES)
+@click.option("--images", type=click.Path(path_type=Path), metavar="DIR", help="Folder of class folders.")
+@config_option
+@set_option
+@click.option("--print-config", is_flag=True, help="Print the whole configuration, defaults included.")
+def check(images: Path | None, config_file: Path | None, overrides: tuple[str, ...], print_config: bool) -> None:
+    """Check configuration, images and weights before any compute."""
+    from pipeline import config
+    from pipeline.check import check as run_check
+
+    loaded = config.load(config_file, list(overrides))
+    if print_config:
+        click.echo(config.dump(loaded), nl=False)
+    if images is not None:
+        run_check(loaded, images)
+    elif not print_config:
+        raise click.UsageError("Give --images DIR, --print-config, or both.")
+
+
+@graft.command(epilog=EXIT_CODES)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a file, with every class's probability.")
+def predict(model: Path, paths: tuple[Path, ...], as_json: bool) -> None:
+    """Classify files or folders (PATHS) with an exported MODEL."""
+    import os
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from pipeline.predict import predict as run_predict
+
+    failed = False
+    for answer in run_predict(model, list(paths)):
+        failed |= "error" in answer
+        if as_json:
+            click.echo(json.dumps(answer))
+        elif "error" in answer:
+            click.echo(f"{answer['path']}: {answer['error']}", err=True)
+        else:
+            click.echo(f"{answer['path']}: {answer['label']} ({answer['score']:.3f})")
+    sys.exit(1 if failed else 0)
+
+
+def main() -> None:
+    """Runs the command; an error that a person can mend is one sentence and its exit code, never a traceback."""
+    try:
+        graft.main(standalone_mode=False)
+    except GraftError as error:
+        click.echo(f"graft: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        click.echo(f"graft: {error.format_message()}", err=True)
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(1)

@@ -1,0 +1,226 @@
+"""The configuration: one schema, every default in it, unknown keys refused."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from components.errors import UsageError
+from trainer.backbones import BACKBONES, BUNDLED
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+class SplitConfig(Section):
+    train: Share = 0.8  # share of the images
+    eval: Share = 0.1  # share of the images; steers training
+    test: Share = 0.1  # share of the images; judges
+    salt: str = ""  # another value reshuffles every image: the old test images may then be trained on
+
+    @model_validator(mode="after")
+    def _sums_to_one(self):
+        if abs(self.train + self.eval + self.test - 1) > 1e-6 or min(self.train, self.eval, self.test) == 0:
+            raise ValueError("train, eval and test must each be above 0 and sum to 1")
+        return self
+
+
+class DataConfig(Section):
+    split: SplitConfig = SplitConfig()
+    max_bad_fraction: Share = 0.1  # of all images, and of each class, that may be quarantined
+    min_images_per_class: Annotated[int, Field(ge=3)] = 3  # usable, distinct images
+    max_pixels: Annotated[int, Field(gt=0)] = 100_000_000  # width x height that a header may claim
+    max_bytes: Annotated[int, Field(gt=0)] = 200_000_000  # size of one file
+    follow_symlinks: bool = False  # read links that leave the image folder
+    on_anomaly: Literal["warn", "stop"] = "warn"  # when the metadata breaks the kept schema, or drifts
+    drift_threshold: Share = 0.3  # change against the last published run that counts as drift
+
+
+class TransformConfig(Section):
+    image_size: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"  # pixels; auto: the backbone's own
+    resize: Literal["stretch", "crop", "pad"] = "stretch"
+    storage: Literal["png", "jpeg", "float"] = "png"
+    normalisation: Literal["backbone", "dataset"] = "backbone"  # dataset: mean and variance of the train split
+
+
+class HeadConfig(Section):
+    pooling: Literal["average", "max", "flatten"] = "average"
+    hidden: list[Annotated[int, Field(gt=0)]] = []  # units of each hidden layer
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+
+
+class ModelConfig(Section):
+    backbone: Literal[tuple(BACKBONES)] = "mobilenet_v2"
+    alpha: Annotated[float, Field(gt=0)] = 1.0  # width multiplier of mobilenet and mobilenet_v2
+    weights: str = "imagenet"  # imagenet, bundled, none, or the path of a .weights.h5 or .keras file
+    head: HeadConfig = HeadConfig()
+
+    @model_validator(mode="after")
+    def _fits(self):
+        alphas = BACKBONES[self.backbone].alphas
+        if self.weights == "imagenet" and alphas and self.alpha not in alphas:
+            raise ValueError(f"alpha of {self.backbone} must be one of {alphas}. Received: {self.alpha}")
+        if (self.backbone == BUNDLED) != (self.weights == "bundled") and self.weights in ("bundled", "imagenet"):
+            raise ValueError(
+                f"weights: bundled belongs to backbone: {BUNDLED}, imagenet to the others. "
+                f"Received: {self.weights} with {self.backbone}"
+            )
+        return self
+
+
+class FrozenConfig(Section):
+    epochs: Annotated[int, Field(gt=0)] = 40
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    patience: Annotated[int, Field(gt=0)] = 10  # epochs without a better one before the phase ends
+
+
+class FineTuneConfig(Section):
+    epochs: Annotated[int, Field(ge=0)] = 5  # 0 leaves the phase out
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4  # peak, after the warm-up
+    patience: Annotated[int, Field(gt=0)] = 5  # epochs without a better one before the phase ends
+    # all; a layer's name or the beginning of one; the index of the first layer; the share of the layers from the top
+    unfreeze: str | int | Annotated[float, Field(gt=0, le=1)] = 0.35
+
+
+class TrainingConfig(Section):
+    batch_size: Annotated[int, Field(gt=0)] = 32
+    seed: int = 1
+    frozen: FrozenConfig = FrozenConfig()
+    fine_tune: FineTuneConfig = FineTuneConfig()
+
+
+class EvaluationConfig(Section):
+    default_rules: bool = True  # the statistical floor and no-regression rules (see components/gate.py)
+    min_accuracy: Share | None = None
+    min_class_recall: Share | None = None
+    max_accuracy_drop: Share | None = None  # against the model in service
+    min_examples: Annotated[int, Field(gt=0)] = 20  # test images, under which the gate refuses to judge
+    min_class_examples: Annotated[int, Field(gt=0)] = 20  # test images, under which a class is not judged
+
+    @model_validator(mode="after")
+    def _checks_something(self):
+        if not self.default_rules and self.min_accuracy is None and self.min_class_recall is None:
+            raise ValueError(
+                "a gate must check something: leave default_rules on, or set min_accuracy or min_class_recall"
+            )
+        return self
+
+
+class PushConfig(Section):
+    keep: Annotated[int, Field(ge=1)] = 5  # published versions that stay
+
+
+class RunnerConfig(Section):
+    beam: Literal["local", "processes"] = "local"  # in this process, or in one worker process a core
+
+
+class Config(Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")] = "graft"
+    data: DataConfig = DataConfig()
+    transform: TransformConfig = TransformConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    push: PushConfig = PushConfig()
+    runner: RunnerConfig = RunnerConfig()
+
+    @model_validator(mode="after")
+    def _image_size(self):
+        row = BACKBONES[self.model.backbone]
+        size = self.transform.image_size
+        if size != "auto" and size < row.min_size:
+            raise ValueError(
+                f"transform.image_size of {self.model.backbone} must be at least {row.min_size}. Received: {size}"
+            )
+        return self
+
+    @property
+    def image_size(self) -> int:
+        """Side of the network's input in pixels, `auto` resolved."""
+        size = self.transform.image_size
+        return BACKBONES[self.model.backbone].size if size == "auto" else size
+
+
+def load(path: Path | None, overrides: list[str]) -> Config:
+    """Reads a YAML file and applies `key.path=value` overrides.
+
+    Args:
+      path: the file; None for the defaults.
+      overrides: values are YAML, so `epochs=5` is a number and `hidden=[128]` a list.
+
+    Raises:
+      UsageError: the file cannot be read, or a key or value is not allowed.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = yaml.safe_load(path.read_text()) or {}
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"The configuration {path} cannot be read ({error}).") from None
+        except yaml.YAMLError as error:
+            raise UsageError(f"The configuration {path} is not YAML: {' '.join(str(error).split())}.") from None
+        if not isinstance(values, dict):
+            raise UsageError(f"The configuration {path} must hold sections such as `data:`. Received: {values!r}.")
+    for override in overrides:
+        _override(values, override)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(_sentence(error)) from None
+
+
+def dump(config: Config) -> str:
+    """The whole configuration as YAML, in the order of the schema."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise UsageError(f"--set takes key.path=value, such as training.batch_size=16. Received: {override!r}.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UsageError(f"--set {key}: {text!r} is not a YAML value.") from None
+    if isinstance(value, str):
+        try:
+            value = float(text)  # YAML 1.1 reads 1e-4 as text
+        except ValueError:
+            pass
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise UsageError(f"--set {key}: {section} is a value, not a section.")
+    values[last] = value
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if not _is_union_branch(part))
+    if first["type"] == "extra_forbidden":
+        *sections, key = where.split(".")
+        allowed = _keys(sections)
+        close = difflib.get_close_matches(key, allowed, 1)
+        hint = f"did you mean {'.'.join([*sections, close[0]])}?" if close else f"allowed: {', '.join(allowed)}."
+        return f"Unknown configuration key {where}; {hint}"
+    message = first["msg"].removeprefix("Value error, ")
+    received = "" if "Received" in message or first["type"] == "value_error" else f" Received: {first['input']!r}."
+    return f"Configuration{f' key {where}' if where else ''}: {message}.{received}"
+
+
+def _is_union_branch(part: Any) -> bool:
+    """Pydantic adds the tried type to the path of a union, such as `constrained-int`."""
+    return isinstance(part, str) and (part in ("int", "str", "float") or "[" in part or "-" in part)
+
+
+def _keys(sections: list[str]) -> list[str]:
+    model: Any = Config
+    for section in sections:
+        model = model.model_fields[section].annotation
+    return list(model.model_fields)

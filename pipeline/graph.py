@@ -1,0 +1,155 @@
+"""The whole pipeline on one screen."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from tfx import v1 as tfx
+
+from components.data_gate import DataGate
+from components.evaluation import GatedEvaluator
+from components.ingestion import ImageExampleGen
+from components.pusher import AtomicPusher
+from components.source import source_digest
+from pipeline.config import Config
+from trainer.backbones import BACKBONES, weights_digest
+
+# What is in service, or what was published last, is looked up when these run: a cached answer would be an old one.
+NEVER_CACHED = ("ImportSchemaGen", "DataGate", "GatedEvaluator", "AtomicPusher")
+# Names for people.
+STEPS = {
+    "ImageExampleGen": "Ingest images",
+    "StatisticsGen": "Compute statistics",
+    "SchemaGen": "Infer the metadata schema",
+    "ImportSchemaGen": "Read the metadata schema",
+    "ExampleValidator": "Validate metadata",
+    "DataGate": "Judge the data",
+    "Transform": "Resize and normalise",
+    "Trainer": "Train",
+    "GatedEvaluator": "Evaluate",
+    "AtomicPusher": "Publish",
+}
+
+
+def create_pipeline(
+    config: Config,
+    *,
+    images: str,
+    digest: str,
+    root: str,
+    serving: str,
+    schema_folder: str,
+    scratch: str | None,
+    **options,
+) -> tfx.dsl.Pipeline:
+    """Builds the graph.
+
+    Args:
+      config: everything that a person chooses.
+      images: the image folder.
+      digest: of its content; empty where the cache is off.
+      root: where artifacts go.
+      serving: base path of published versions.
+      schema_folder: holds the kept metadata schema, the small classes' splits and the last published statistics.
+      scratch: a folder for the Trainer's decoded pixels; None for the system's temporary folder.
+      **options: for `tfx.dsl.Pipeline`: metadata connection, cache, Beam arguments.
+    """
+    # Class folders in; encoded examples in three splits, their metadata without bytes, their schema, a quarantine out.
+    example_gen = ImageExampleGen(
+        images=images,
+        digest=digest,
+        settings=ingestion_settings(config),
+        splits_file=f"{schema_folder}/splits.jsonl",
+        code=source_digest("components.ingestion"),
+    )
+    # Statistics, schema and validation look at the metadata only, never at image bytes.
+    statistics = tfx.components.StatisticsGen(examples=example_gen.outputs["metadata"])
+    kept_schema = Path(schema_folder, "metadata.pbtxt")
+    if kept_schema.is_file():
+        schema = tfx.components.ImportSchemaGen(schema_file=str(kept_schema))
+    else:
+        schema = tfx.components.SchemaGen(statistics=statistics.outputs["statistics"])
+    validator = tfx.components.ExampleValidator(
+        statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
+    )
+    # Stops here, before anything expensive, when the data is not what it was.
+    data_gate = DataGate(
+        statistics=statistics.outputs["statistics"],
+        schema=schema.outputs["schema"],
+        anomalies=validator.outputs["anomalies"],
+        on_anomaly=config.data.on_anomaly,
+        drift_threshold=config.data.drift_threshold,
+        published_statistics=f"{schema_folder}/published_statistics.pb",
+    )
+    # Decode, resize, store; labels by sorted class name.
+    transform = tfx.components.Transform(
+        examples=example_gen.outputs["examples"],
+        schema=example_gen.outputs["schema"],
+        preprocessing_fn="components.preprocessing.preprocessing_fn",
+        custom_config=transform_settings(config) | {"code": source_digest("components.preprocessing")},
+        disable_statistics=True,
+        disable_analyzer_cache=True,
+    )
+    transform.add_upstream_node(data_gate)
+    # Frozen backbone, then its top fine-tuned.
+    trainer = tfx.components.Trainer(
+        run_fn="trainer.run.run_fn",
+        examples=transform.outputs["transformed_examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        schema=example_gen.outputs["schema"],
+        train_args=tfx.proto.TrainArgs(splits=["train"]),
+        eval_args=tfx.proto.EvalArgs(splits=["eval"]),
+        custom_config={
+            "model": config.model.model_dump(mode="json"),
+            "training": config.training.model_dump(mode="json"),
+            "transform": transform_settings(config),
+            "scratch": scratch,
+            "weights_digest": weights_digest(config.model.weights),
+            "code": source_digest("trainer.run"),
+        },
+    )
+    # The test split decides, against the model in service.
+    evaluator = GatedEvaluator(
+        examples=example_gen.outputs["examples"],
+        model=trainer.outputs["model"],
+        schema=example_gen.outputs["schema"],
+        serving=serving,
+        rules=config.evaluation.model_dump(mode="json"),
+    )
+    # Only what was blessed goes out, whole or not at all.
+    pusher = AtomicPusher(
+        model=trainer.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        push_destination=tfx.proto.PushDestination(
+            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=serving)
+        ),
+        custom_config={"keep": config.push.keep},
+    )
+    steps = [example_gen, statistics, schema, validator, data_gate, transform, trainer, evaluator, pusher]
+    return tfx.dsl.Pipeline(pipeline_name=config.name, pipeline_root=root, components=steps, **options)
+
+
+def ingestion_settings(config: Config) -> dict:
+    """What ImageExampleGen reads of the configuration."""
+    data = config.data
+    return {
+        "shares": [data.split.train, data.split.eval, data.split.test],
+        "rules": {
+            "salt": data.split.salt,
+            "max_bad_fraction": data.max_bad_fraction,
+            "min_images_per_class": data.min_images_per_class,
+        },
+        "max_pixels": data.max_pixels,
+        "max_bytes": data.max_bytes,
+        "follow_symlinks": data.follow_symlinks,
+    }
+
+
+def transform_settings(config: Config) -> dict:
+    """What `preprocessing_fn` and the Trainer read of the configuration, `auto` resolved."""
+    own = BACKBONES[config.model.backbone].normalisation
+    return {
+        "image_size": config.image_size,
+        "resize": config.transform.resize,
+        "storage": config.transform.storage,
+        "normalisation": asdict(own) if config.transform.normalisation == "backbone" else None,
+    }

@@ -1,0 +1,228 @@
+"""One run on this machine: the cheap checks, the `unchanged` short cut, then the graph under TFX's local launcher."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from components.errors import GraftError
+from components.image_files import content_digest, scan
+from components.source import ROOT, source_digest
+from pipeline import summary as summaries
+from pipeline.config import Config
+from pipeline.console import Steps, noise_to
+from pipeline.output import Output, read_summary, write_json
+from trainer import backbones
+
+BEAM_ARGUMENTS = {
+    # Named, because Beam's default tries to download another runner first.
+    "local": ["--runner=FnApiRunner"],
+    "processes": ["--runner=FnApiRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=0"],
+}
+
+
+def run(config: Config, images: Path, output_folder: Path) -> dict[str, Any]:
+    """Runs the pipeline and prints what happens.
+
+    Returns:
+      The summary (see the README for its fields); `exit_code` in it is what the command ends with.
+
+    Raises:
+      GraftError: nothing was started, for a reason that the person can mend.
+    """
+    output = Output(output_folder.absolute())
+    images = images.absolute()
+    output.prepare()
+    with output.held():
+        began = time.time()
+        steps = Steps()
+        listing = scan(images, config.data.follow_symlinks)
+        with steps.step("Look at the images") as result:
+            digest = content_digest(images, listing.files, output.cache / "digests.json")
+            result["note"] = f"{len(listing.files)} files in {len(listing.classes)} classes"
+        fingerprint = _fingerprint(config, images, digest)
+        if earlier := _same_run(output, fingerprint):
+            return _unchanged(output, earlier, steps, began)
+        folder = output.new_run()
+        result = _Run(config, images, digest, output, folder, began)
+        return result.execute(fingerprint)
+
+
+def _fingerprint(config: Config, images: Path, digest: str) -> str:
+    """Everything that a run's outcome depends on."""
+    # The last two are reached by import path, which no import statement shows.
+    code = source_digest("pipeline.local", "pipeline.graph", "components.preprocessing", "trainer.run")
+    lock = ROOT / "requirements.lock"
+    parts = [config.model_dump_json(), str(images), digest, code, backbones.weights_digest(config.model.weights)]
+    parts.append(hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else "")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _same_run(output: Output, fingerprint: str) -> dict[str, Any] | None:
+    """The summary of the last finished run, if it was of the same fingerprint and what it published is still there."""
+    for run_folder in output.finished_runs()[:1]:
+        mark = run_folder / "fingerprint"
+        if mark.is_file() and mark.read_text() == fingerprint:
+            earlier = read_summary(run_folder)
+            path = earlier["model"]["path"]
+            if path is None or Path(path).is_dir():
+                return earlier
+    return None
+
+
+def _unchanged(output: Output, earlier: dict[str, Any], steps: Steps, began: float) -> dict[str, Any]:
+    published = earlier["status"] == "published"
+    status, code = ("unchanged", 0) if published else ("refused", 4)
+    output.record_tick({"time": summaries.timestamp(began), "status": status, "run_id": earlier["run_id"]})
+    steps.say()
+    if published:
+        steps.say(f"unchanged: images, configuration and code are those of run {earlier['run_id']}.")
+        steps.say(f"In service: {earlier['model']['path']}")
+    else:
+        steps.say(f"refused: nothing changed since run {earlier['run_id']}, which the gate refused:")
+        summaries.print_refusal(earlier, steps)
+    return earlier | {"status": status, "exit_code": code, "seconds": round(time.time() - began, 1)}
+
+
+class _Run:
+    """One execution of the graph."""
+
+    def __init__(self, config: Config, images: Path, digest: str, output: Output, folder: Path, began: float):
+        self.config, self.images, self.digest = config, images, digest
+        self.output, self.folder, self.began = output, folder, began
+        self.log = folder / "log.txt"
+        self.timings: dict[str, float] = {}
+        self.artifacts: dict[str, dict[str, Any]] = {}
+        self.step_name = ""
+
+    def execute(self, fingerprint: str) -> dict[str, Any]:
+        """Runs every step; whatever happens, a summary is written and `runs/latest` points here."""
+        error: BaseException | None = None
+        with noise_to(self.log) as person:
+            steps = Steps(person)
+            try:
+                self._run_steps(steps)
+            # A person gets one sentence and an exit code for whatever went wrong; the log has the rest.
+            except BaseException as caught:
+                traceback.print_exc()
+                error = caught
+            summary = summaries.collect(self, error)
+            write_json(self.folder / "summary.json", summary)
+            self.output.point_latest(self.folder)
+            if error is None:
+                (self.folder / "fingerprint").write_text(fingerprint)
+                self._after(summary)
+            summaries.print_end(summary, self, steps, error)
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        return summary
+
+    def _run_steps(self, steps: Steps) -> None:
+        self.step_name = "weights"
+        model = self.config.model
+        backbones.require_weights(model.backbone, model.alpha, model.weights, self.config.image_size)
+        with steps.step("Load TFX"):
+            os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+            from tfx import v1 as tfx
+            from tfx.dsl.compiler import compiler
+
+            from pipeline import graph
+        pipeline = graph.create_pipeline(
+            self.config,
+            images=str(self.images),
+            digest=self.digest,
+            root=str(self.output.artifacts),
+            serving=str(self.output.serving),
+            schema_folder=str(self.output.schema),
+            scratch=str(self.output.cache / "training"),
+            enable_cache=True,
+            beam_pipeline_args=BEAM_ARGUMENTS[self.config.runner.beam],
+            metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
+                str(self.output.metadata)
+            ),
+        )
+        compiled = compiler.Compiler().compile(pipeline)
+        for launch, node_id in _launchers(compiled, self.folder.name, graph.NEVER_CACHED):
+            self.step_name = graph.STEPS[node_id]
+            with steps.step(self.step_name) as result:
+                step_began = time.monotonic()
+                execution = launch()
+                self.timings[node_id] = round(time.monotonic() - step_began, 2)
+                outputs, cached = _outputs_of(self.output.metadata, execution.execution_id)
+                self.artifacts[node_id] = outputs
+                result["note"] = "from the cache" if cached else summaries.note(node_id, outputs)
+
+    def _after(self, summary: dict[str, Any]) -> None:
+        """What later runs are compared with: the schema, once, and the statistics of what was published."""
+        if summary["status"] != "published":
+            return
+        statistics = Path(self.artifacts["StatisticsGen"]["statistics"].uri, "Split-train", "FeatureStats.pb")
+        _replace(statistics, self.output.schema / "published_statistics.pb")
+        if "SchemaGen" in self.artifacts:
+            schema = Path(self.artifacts["SchemaGen"]["schema"].uri, "schema.pbtxt")
+            _replace(schema, self.output.schema / "metadata.pbtxt")
+
+
+def _replace(source: Path, target: Path) -> None:
+    temporary = target.with_name(f".{target.name}")
+    shutil.copyfile(source, temporary)
+    os.replace(temporary, target)
+
+
+# ---- TFX's local launcher, node by node -----------------------------------------------------------------------------
+
+
+def _launchers(compiled: Any, run_id: str, never_cached: tuple[str, ...]):
+    """Yields (launch, node id) in topological order.
+
+    The same calls as TFX's LocalDagRunner makes; it runs all nodes in one go, so that no progress could be shown, and
+    has one cache switch for all of them.
+    """
+    from tfx.dsl.compiler import constants
+    from tfx.orchestration import metadata
+    from tfx.orchestration.local import runner_utils
+    from tfx.orchestration.portable import launcher, runtime_parameter_utils
+
+    runtime_parameter_utils.substitute_runtime_parameter(compiled, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
+    deployment = runner_utils.extract_local_deployment_config(compiled)
+    connection = deployment.metadata_connection_config
+    connection_config = getattr(connection, connection.WhichOneof("connection_config"))
+    for node in compiled.nodes:
+        pipeline_node = node.pipeline_node
+        node_id = pipeline_node.node_info.id
+        if node_id in never_cached:
+            pipeline_node.execution_options.caching_options.enable_cache = False
+        yield (
+            launcher.Launcher(
+                pipeline_node=pipeline_node,
+                mlmd_connection=metadata.Metadata(connection_config),
+                pipeline_info=compiled.pipeline_info,
+                pipeline_runtime_spec=compiled.runtime_spec,
+                executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
+                custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, node_id),
+            ).launch,
+            node_id,
+        )
+
+
+def _outputs_of(database: Path, execution_id: int) -> tuple[dict[str, Any], bool]:
+    """The output artifacts of an execution by key, and whether they came from the cache."""
+    from ml_metadata.metadata_store import metadata_store
+    from ml_metadata.proto import metadata_store_pb2 as mlmd
+    from tfx.orchestration import metadata
+
+    store = metadata_store.MetadataStore(metadata.sqlite_metadata_connection_config(str(database)))
+    with contextlib.closing(store):
+        (execution,) = store.get_executions_by_id([execution_id])
+        if execution.last_known_state not in (mlmd.Execution.COMPLETE, mlmd.Execution.CACHED):
+            raise GraftError("The step did not run: its inputs could not be resolved.")
+        events = [
+            event for event in store.get_events_by_execution_ids([execution_id]) if event.type == mlmd.Event.OUTPUT
+        ]
+        artifacts = {a.id: a for a in store.get_artifacts_by_id([event.artifact_id for event in events])}
+    outputs = {event.path.steps[0].key: artifacts[event.artifact_id] for event in events}
+    return outputs, execution.last_known_state == mlmd.Execution.CACHED

@@ -1,0 +1,128 @@
+"""The output folder: where everything is, who holds it, and what was run in it."""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.errors import OutputBusy, UsageError
+
+
+@dataclass(frozen=True)
+class Output:
+    """Paths under `--output`."""
+
+    root: Path
+
+    @property
+    def metadata(self) -> Path:
+        return self.root / "metadata.db"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "artifacts"
+
+    @property
+    def serving(self) -> Path:
+        return self.root / "serving"
+
+    @property
+    def schema(self) -> Path:
+        return self.root / "schema"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    def prepare(self) -> None:
+        """Makes the folders.
+
+        Raises:
+          UsageError: the folder cannot be written.
+        """
+        try:
+            for folder in (self.root, self.artifacts, self.schema, self.runs, self.cache):
+                folder.mkdir(parents=True, exist_ok=True)
+            probe = self.runs / f".probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UsageError(
+                f"The output folder {self.root} cannot be written ({error.strerror}); give --output a folder that can."
+            ) from None
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Holds the folder for this process; the system lets go of it however the process ends.
+
+        Raises:
+          OutputBusy: another process holds it; its id is named.
+        """
+        with open(self.root / ".lock", "a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                holder = lock.read().strip() or "unknown"
+                raise OutputBusy(
+                    f"Another run (process {holder}) holds {self.root}; wait for it, or give another --output."
+                ) from None
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
+
+    def new_run(self) -> Path:
+        """A fresh `runs/<run id>` folder, named after the time; ids sort by age."""
+        while True:
+            folder = self.runs / time.strftime("%Y%m%d-%H%M%S")
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                time.sleep(0.2)
+            else:
+                return folder
+
+    def finished_runs(self) -> list[Path]:
+        """Runs that ended as published or refused, newest first."""
+        return [run for run in self._all_runs() if read_summary(run).get("status") in ("published", "refused")]
+
+    def _all_runs(self) -> list[Path]:
+        folders = [path for path in self.runs.iterdir() if path.is_dir() and not path.is_symlink()]
+        return sorted(folders, key=lambda path: path.name, reverse=True)
+
+    def point_latest(self, run: Path) -> None:
+        """Makes `runs/latest` a link to the run, atomically."""
+        link = self.runs / f".latest-{os.getpid()}"
+        link.unlink(missing_ok=True)
+        link.symlink_to(run.name)
+        os.replace(link, self.runs / "latest")
+
+    def record_tick(self, row: dict[str, Any]) -> None:
+        """Appends a line to `runs/ticks.jsonl`."""
+        with open(self.runs / "ticks.jsonl", "a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def read_summary(run: Path) -> dict[str, Any]:
+    """`summary.json` of a run; empty where it has none."""
+    try:
+        return json.loads((run / "summary.json").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(temporary, path)

@@ -1,0 +1,150 @@
+"""`summary.json` and the lines that a person reads at the end of a run."""
+
+import datetime
+import importlib.metadata
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.errors import GraftError
+
+if TYPE_CHECKING:
+    from pipeline.console import Steps
+    from pipeline.local import _Run
+
+SCHEMA_VERSION = 1
+PACKAGES = ("tfx", "tensorflow", "keras", "apache-beam", "tensorflow-transform", "tensorflow-model-analysis", "numpy")
+
+
+def timestamp(seconds: float) -> str:
+    """ISO 8601 in UTC."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
+
+
+def collect(run: "_Run", error: BaseException | None) -> dict[str, Any]:
+    """The summary of a run that ended, with what there is of it."""
+    data = _read(run, "ImageExampleGen", "catalog", "catalog.json")
+    training = _read(run, "Trainer", "model_run", "training.json")
+    decision = _read(run, "GatedEvaluator", "evaluation", "decision.json")
+    pushed = run.artifacts.get("AtomicPusher", {}).get("pushed_model")
+    path = pushed.custom_properties["pushed_destination"].string_value if pushed else ""
+    if error is not None:
+        status, code = "failed", getattr(error, "exit_code", 1)
+    else:
+        status, code = ("published", 0) if path else ("refused", 4)
+    metrics = decision.get("metrics")
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "status": status,
+        "exit_code": code,
+        "run_id": run.folder.name,
+        "started": timestamp(run.began),
+        "seconds": round(time.time() - run.began, 1),
+        "data": data | {"digest": run.digest},
+        "model": {
+            "backbone": run.config.model.backbone,
+            "weights": run.config.model.weights,
+            "parameters": training.get("parameters"),
+            "path": path or None,
+        },
+        "training": {name: _phase(training.get(name)) for name in ("frozen", "fine_tune")},
+        "metrics": {"test": metrics},
+        "gate": {
+            "blessed": decision.get("blessed", False),
+            "baseline_version": decision.get("baseline_version"),
+            "baseline_reason": decision.get("baseline_reason"),
+            "checks": decision.get("checks", []),
+        },
+        "timings": run.timings,
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "error": None if error is None else sentence(error, run),
+    }
+
+
+def _read(run: "_Run", node: str, key: str, name: str) -> dict[str, Any]:
+    artifact = run.artifacts.get(node, {}).get(key)
+    return json.loads(Path(artifact.uri, name).read_text()) if artifact else {}
+
+
+def _phase(phase: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A phase without its per-epoch history, which stays with the artifact."""
+    return None if phase is None else {key: value for key, value in phase.items() if key != "history"}
+
+
+def sentence(error: BaseException, run: "_Run") -> str:
+    """What went wrong, in one sentence."""
+    if isinstance(error, GraftError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return f"{run.step_name} was interrupted; run the same command again, finished steps come from the cache."
+    lines = str(error).strip().splitlines()
+    cause = lines[0][:300] if lines else type(error).__name__
+    return f"{run.step_name} failed: {type(error).__name__}: {cause}"
+
+
+def note(node_id: str, outputs: dict[str, Any]) -> str:
+    """A few words about what a step gave."""
+    if node_id == "ImageExampleGen":
+        data = json.loads(Path(outputs["catalog"].uri, "catalog.json").read_text())
+        bad = sum(data["quarantined"].values())
+        return f"{data['images']} images in {len(data['classes'])} classes" + (f", {bad} quarantined" if bad else "")
+    if node_id == "Trainer":
+        result = json.loads(Path(outputs["model_run"].uri, "training.json").read_text())
+        parts = [f"eval accuracy {result['frozen']['eval_accuracy']:.3f} frozen"]
+        if tuned := result["fine_tune"]:
+            parts.append(f"{tuned['eval_accuracy']:.3f} fine-tuned" + ("" if tuned["kept"] else " (undone)"))
+        return ", ".join(parts)
+    if node_id == "GatedEvaluator":
+        decision = json.loads(Path(outputs["evaluation"].uri, "decision.json").read_text())
+        return f"test accuracy {decision['metrics']['accuracy']:.3f}, {'passed' if decision['blessed'] else 'refused'}"
+    if node_id == "DataGate":
+        found = json.loads(Path(outputs["result"].uri, "anomalies.json").read_text())
+        return "; ".join(f"{row['feature']}: {row['problem']}" for row in found)
+    return ""
+
+
+# ---- the end of a run -----------------------------------------------------------------------------------------------
+
+
+def print_end(summary: dict[str, Any], run: "_Run", steps: "Steps", error: BaseException | None) -> None:
+    """Accuracy, the worst classes, what was kept out, the decision, where the model is, what to type next."""
+    steps.say()
+    if error is not None:
+        steps.say(f"failed: {summary['error']}")
+        steps.say(f"The full log is {run.log}")
+        return
+    test = summary["metrics"]["test"]
+    steps.say(f"{summary['status']}: test accuracy {test['accuracy']:.3f} on {test['examples']} images")
+    worst = sorted(test["per_class"].items(), key=lambda item: item[1]["recall"])[:3]
+    listed = ", ".join(f"{name} {row['recall']:.2f} (of {row['examples']})" for name, row in worst)
+    steps.say(f"Lowest recall: {listed}")
+    print_kept_out(summary["data"], run, steps)
+    steps.say(f"Gate: {summary['gate']['baseline_reason']}.")
+    if summary["status"] == "refused":
+        print_refusal(summary, steps)
+        steps.say(f"Nothing was published; what is in service stays. Details: {run.folder / 'summary.json'}")
+        return
+    steps.say(f"Model: {summary['model']['path']}")
+    steps.say(f"Summary: {run.folder / 'summary.json'}")
+    steps.say(f"Next: graft predict {summary['model']['path']} IMAGE")
+
+
+def print_kept_out(data: dict[str, Any], run: "_Run", steps: "Steps") -> None:
+    """Counts of what is not in the data set, and where the list is; nothing where everything is in."""
+    parts = [f"{count} {reason}" for reason, count in data["quarantined"].items()]
+    parts += [
+        f"{data[key]} {text}" for key, text in (("duplicates", "duplicates"), ("skipped", "skipped")) if data[key]
+    ]
+    if parts:
+        where = Path(run.artifacts["ImageExampleGen"]["catalog"].uri, "quarantine.jsonl")
+        steps.say(f"Kept out: {', '.join(parts)}; listed in {where}")
+
+
+def print_refusal(summary: dict[str, Any], steps: "Steps") -> None:
+    """Every check that failed: metric, slice, value, bound."""
+    for check in summary["gate"]["checks"]:
+        if check["passed"] is False:
+            steps.say(
+                f"  refused by {check['metric']} ({check['slice']}): {check['value']:.4g} against {check['bound']:.4g}"
+            )

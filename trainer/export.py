@@ -1,0 +1,96 @@
+"""The exported model: raw image bytes in, class, score and probabilities out, with TensorFlow alone."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from components import features, pixels
+
+LABELS_FILE = "labels.txt"
+
+
+class Classifier(tf.Module):
+    """Preprocessing and network as one module with three signatures.
+
+    Attributes:
+      class_names: string [classes], by id.
+      image_size: int32, side of the pixels that the network sees.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        class_names: Sequence[str],
+        preprocessing: dict,
+        constants: tuple[np.ndarray, np.ndarray, np.ndarray],
+        labels_file: str,
+    ):
+        super().__init__()
+        self.model = model
+        # Variables, because a loaded module has its variables and assets as attributes, but no constants.
+        self.class_names = tf.Variable(list(class_names), trainable=False, dtype=tf.string)
+        self.image_size = tf.Variable(preprocessing["size"], trainable=False, dtype=tf.int32)
+        self.labels = tf.saved_model.Asset(labels_file)
+        self._preprocessing = preprocessing
+        self._constants = [value.tolist() for value in constants]
+
+    def _classify(self, encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+        prepared = pixels.prepare(encoded, **self._preprocessing)
+        probabilities = self.model(pixels.normalise(prepared, *self._constants), training=False)
+        return {
+            "label": tf.gather(self.class_names, tf.argmax(probabilities, axis=1)),
+            "score": tf.reduce_max(probabilities, axis=1),
+            "probabilities": probabilities,
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def serving_default(self, image_bytes):
+        """Files as they are on disk, string [batch]."""
+        return self._classify(image_bytes)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+    def serving_examples(self, examples):
+        """Serialised raw `tf.Example`s, string [batch]."""
+        spec = {features.ENCODED: tf.io.FixedLenFeature([], tf.string)}
+        return self._classify(tf.io.parse_example(examples, spec)[features.ENCODED])
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+    def transform_features(self, examples):
+        """Serialised raw `tf.Example`s to their true label ids, int64 [batch]; -1 for a class that is not known."""
+        spec = {features.CLASS_NAME: tf.io.FixedLenFeature([], tf.string)}
+        names = tf.io.parse_example(examples, spec)[features.CLASS_NAME]
+        same = tf.equal(names[:, tf.newaxis], self.class_names[tf.newaxis, :])
+        known = tf.reduce_any(same, axis=1)
+        return {features.LABEL: tf.where(known, tf.argmax(same, axis=1), -tf.ones_like(known, tf.int64))}
+
+
+def export(
+    model: keras.Model,
+    class_names: Sequence[str],
+    preprocessing: dict,
+    constants: tuple[np.ndarray, np.ndarray, np.ndarray],
+    folder: Path,
+) -> None:
+    """Writes a SavedModel.
+
+    Args:
+      model: normalised float32 [batch, size, size, 3] to probabilities [batch, classes].
+      class_names: by id.
+      preprocessing: `size`, `mode` and `storage` for `pixels.prepare`.
+      constants: channel order, scale and offset for `pixels.normalise`.
+      folder: where to write; made.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        labels = Path(scratch, LABELS_FILE)
+        # One class a line; a newline inside a name would break that, so it is written as \n.
+        labels.write_text("".join(name.replace("\n", "\\n") + "\n" for name in class_names))
+        classifier = Classifier(model, class_names, preprocessing, constants, str(labels))
+        signatures = {
+            name: getattr(classifier, name).get_concrete_function()
+            for name in ("serving_default", "serving_examples", "transform_features")
+        }
+        tf.saved_model.save(classifier, str(folder), signatures=signatures)

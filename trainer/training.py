@@ -1,0 +1,192 @@
+"""The two phases: a head on features computed once, then the top of the backbone with a small learning rate."""
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from components import progress
+from components.errors import GraftError
+from trainer import model as network
+from trainer.dataset import Split
+
+LOSS = "sparse_categorical_crossentropy"
+
+
+@dataclass
+class Phase:
+    """What a phase did.
+
+    Attributes:
+      epochs: epochs that ran (early stopping may end a phase before its last).
+      seconds: wall-clock time, the pass that computes the features included.
+      accuracy: of the training split in the kept epoch.
+      eval_accuracy: of the eval split in the kept epoch.
+      eval_loss: of the eval split in the kept epoch.
+      kept_epoch: 1-based; 0 where the phase began better than any of its epochs ended.
+      images_per_second: training images, over the epochs.
+      history: per epoch, what Keras reports.
+    """
+
+    epochs: int = 0
+    seconds: float = 0.0
+    accuracy: float = 0.0
+    eval_accuracy: float = 0.0
+    eval_loss: float = math.inf
+    kept_epoch: int = 0
+    images_per_second: float = 0.0
+    history: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def quality(self) -> tuple[float, float]:
+        """What `better` means everywhere: higher eval accuracy, then lower eval loss."""
+        return self.eval_accuracy, -self.eval_loss
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Stops after `patience` epochs without a better one, and puts the best epoch's weights back.
+
+    Better is a higher eval accuracy or, at the same accuracy, a lower eval loss: on the small eval splits of transfer
+    learning many epochs have the same accuracy, and the loss tells them apart.
+
+    Args:
+      name: of the phase, for messages.
+      patience: epochs.
+      start: quality to beat before an epoch is kept; None to keep the best epoch whatever it is.
+    """
+
+    def __init__(self, name: str, patience: int, start: tuple[float, float] | None = None):
+        super().__init__()
+        self.name, self.patience, self.best = name, patience, start
+        self.epoch = 0
+        self.weights: list[np.ndarray] | None = None
+
+    def on_train_begin(self, logs=None):
+        self.weights = self.model.get_weights()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        progress.say(f"{self.name}, epoch {epoch + 1} of {self.params['epochs']}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not math.isfinite(logs["loss"]):
+            rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+            raise GraftError(
+                f"The loss became {logs['loss']} in epoch {epoch + 1} of the {self.name} phase at learning rate {rate:g}: "
+                "training stopped and nothing was published. Lower the phase's learning_rate."
+            )
+        quality = (logs["val_accuracy"], -logs["val_loss"])
+        if self.best is None or quality > self.best:
+            self.best, self.epoch, self.weights = quality, epoch + 1, self.model.get_weights()
+        elif epoch + 1 - self.epoch >= self.patience:
+            self.model.stop_training = True
+
+    def on_train_end(self, logs=None):
+        self.model.set_weights(self.weights)
+
+
+def compute_features(features: keras.Model, split: Split, batch_size: int = 32) -> np.ndarray:
+    """One forward pass over a split: float32 [examples, features], in the split's sorted order."""
+
+    # Not model.predict: its data adapter would copy the images once more.
+    @tf.function(reduce_retracing=True)
+    def forward(batch: tf.Tensor) -> tf.Tensor:
+        return features(split.normalised(batch), training=False)
+
+    results = []
+    for batch in split.batches(batch_size):
+        results.append(forward(tf.constant(batch)).numpy())
+        progress.advance(len(batch))
+    return np.concatenate(results)
+
+
+def train_frozen(features: keras.Model, head: keras.Model, train: Split, evaluation: Split, settings: dict) -> Phase:
+    """Trains the head; the backbone runs over each image once, whatever the number of epochs.
+
+    Args:
+      features: backbone with pooling; not changed.
+      head: trained in place, left with its best epoch's weights.
+      train: training split.
+      evaluation: eval split, which picks the epoch.
+      settings: `epochs`, `learning_rate`, `patience`, `batch_size`, `seed`.
+    """
+    began = time.monotonic()
+    progress.start(len(train) + len(evaluation), "computing features")
+    data = [compute_features(features, split) for split in (train, evaluation)]
+    progress.start(None)
+    head.compile(keras.optimizers.Adam(settings["learning_rate"]), LOSS, metrics=["accuracy"], jit_compile=False)
+    training_data = (
+        tf.data.Dataset.from_tensor_slices((data[0], train.labels))
+        .shuffle(len(train), seed=settings["seed"], reshuffle_each_iteration=True)
+        .batch(settings["batch_size"])
+        .prefetch(2)
+    )
+    eval_data = tf.data.Dataset.from_tensor_slices((data[1], evaluation.labels)).batch(1024)
+    return _fit(head, training_data, eval_data, KeepBest("frozen", settings["patience"]), settings, len(train), began)
+
+
+def fine_tune(
+    classifier: keras.Model, backbone: keras.Model, train: Split, evaluation: Split, settings: dict, before: Phase
+) -> tuple[Phase, bool]:
+    """Unfreezes the top of the backbone and trains it together with the head.
+
+    The learning rate rises over the first tenth of the steps and falls along a cosine to zero (Loshchilov and Hutter
+    2017, https://arxiv.org/abs/1608.03983; warm-up: Goyal et al. 2017, https://arxiv.org/abs/1706.02677).
+
+    Args:
+      classifier: backbone and head; trained in place.
+      backbone: the part of it whose top is unfrozen.
+      train: training split.
+      evaluation: eval split, which picks the epoch.
+      settings: as `train_frozen`, and `unfreeze`.
+      before: the frozen phase, which fine-tuning must beat.
+
+    Returns:
+      The phase, and whether it was kept: where no epoch is better than the frozen phase, its weights are put back.
+    """
+    began = time.monotonic()
+    network.unfreeze(backbone, settings["unfreeze"])
+    steps = settings["epochs"] * math.ceil(len(train) / settings["batch_size"])
+    warm_up = max(1, steps // 10)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, steps - warm_up), warmup_target=settings["learning_rate"], warmup_steps=warm_up
+    )
+    # XLA would spend longer compiling on a CPU than it saves in a fine-tuning of this length.
+    classifier.compile(keras.optimizers.Adam(rate), LOSS, metrics=["accuracy"], jit_compile=False)
+    keep = KeepBest("fine-tune", settings["patience"], start=before.quality)
+    training_data = train.training_data(settings["batch_size"], settings["seed"])
+    eval_data = evaluation.training_data(64, None)
+    phase = _fit(classifier, training_data, eval_data, keep, settings, len(train), began)
+    return phase, keep.epoch > 0
+
+
+def _fit(
+    model: keras.Model,
+    data: tf.data.Dataset,
+    eval_data: tf.data.Dataset,
+    keep: KeepBest,
+    settings: dict,
+    images: int,
+    began: float,
+) -> Phase:
+    fit_began = time.monotonic()
+    history: dict[str, list[Any]] = model.fit(
+        data, validation_data=eval_data, epochs=settings["epochs"], verbose=0, callbacks=[keep]
+    ).history
+    now = time.monotonic()
+    epochs = len(history["loss"])
+    # Where no epoch was kept, the best of them says how close it came.
+    best = keep.epoch or 1 + max(range(epochs), key=lambda i: (history["val_accuracy"][i], -history["val_loss"][i]))
+    return Phase(
+        epochs=epochs,
+        seconds=now - began,
+        accuracy=float(history["accuracy"][best - 1]),
+        eval_accuracy=float(history["val_accuracy"][best - 1]),
+        eval_loss=float(history["val_loss"][best - 1]),
+        kept_epoch=keep.epoch,
+        images_per_second=epochs * images / (now - fit_began),
+        history={name: [float(value) for value in values] for name, values in history.items()},
+    )
