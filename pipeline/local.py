@@ -1,6 +1,5 @@
 """One run on this machine: the cheap checks, the `unchanged` short cut, then the graph under TFX's local launcher."""
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -216,13 +215,10 @@ def _outputs_of(database: Path, execution_id: int) -> tuple[dict[str, Any], bool
     from tfx.orchestration import metadata
 
     store = metadata_store.MetadataStore(metadata.sqlite_metadata_connection_config(str(database)))
-    with contextlib.closing(store):
-        (execution,) = store.get_executions_by_id([execution_id])
-        if execution.last_known_state not in (mlmd.Execution.COMPLETE, mlmd.Execution.CACHED):
-            raise GraftError("The step did not run: its inputs could not be resolved.")
-        events = [
-            event for event in store.get_events_by_execution_ids([execution_id]) if event.type == mlmd.Event.OUTPUT
-        ]
-        artifacts = {a.id: a for a in store.get_artifacts_by_id([event.artifact_id for event in events])}
+    (execution,) = store.get_executions_by_id([execution_id])
+    if execution.last_known_state not in (mlmd.Execution.COMPLETE, mlmd.Execution.CACHED):
+        raise GraftError("The step did not run: its inputs could not be resolved.")
+    events = [event for event in store.get_events_by_execution_ids([execution_id]) if event.type == mlmd.Event.OUTPUT]
+    artifacts = {a.id: a for a in store.get_artifacts_by_id([event.artifact_id for event in events])}
     outputs = {event.path.steps[0].key: artifacts[event.artifact_id] for event in events}
     return outputs, execution.last_known_state == mlmd.Execution.CACHED
