@@ -1,11 +1,12 @@
 """GatedEvaluator: TFMA on the test split against the model in service, and the decision whether to publish.
 
-TFX's executor runs TFMA; an extra extractor writes what both models said of each image, and `components.gate` decides on
-that. TFMA's own thresholds are not used: they cannot express the paired test, and are skipped without a baseline.
+TFX's executor runs TFMA; an extra extractor writes what both models said of each image, and `components.gate` decides
+on that. TFMA's own thresholds are not used: they cannot express the paired test, and are skipped without a baseline.
 """
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import apache_beam as beam
@@ -207,8 +208,8 @@ def judge(rows: list[dict], class_names: list[str], rules: GateRules) -> dict:
 def _as_artifact(version: Path, scratch: str) -> types.Artifact:
     """A published version as the Model artifact that TFX's executor expects (it looks for `Format-Serving`)."""
     folder = Path(scratch, "baseline")
-    folder.mkdir(parents=True)
-    (folder / "Format-Serving").symlink_to(version.resolve())
+    # A copy: TensorFlow's file system takes a link to a folder for a file.
+    shutil.copytree(version, folder / "Format-Serving")
     artifact = standard_artifacts.Model()
     artifact.uri = str(folder)
     return artifact

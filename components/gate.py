@@ -7,8 +7,8 @@ images. The default rules are statistical, so that noise on a small test set nei
   answering that class would score (Wilson 1927; Brown, Cai, DasGupta 2001, "Interval Estimation for a Binomial
   Proportion");
 * no regression: among the images on which the two models disagree in being right, the exact one-sided sign test (the
-  small-sample form of McNemar's test) must not find the candidate worse at the 5 % level; per class the level is divided
-  by the number of judged classes (Bonferroni), so that many classes do not make a false alarm likely.
+  small-sample form of McNemar's test) must not find the candidate worse at the 5 % level; per class the level is
+  divided by the number of judged classes (Bonferroni), so that many classes do not make a false alarm likely.
 
 Configured floors come on top.
 """

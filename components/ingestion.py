@@ -289,8 +289,8 @@ class ImageExampleGenSpec(ComponentSpec):
 class ImageExampleGen(base_beam_component.BaseBeamComponent):
     """Ingests an image folder.
 
-    Outputs: `examples` (encoded bytes and metadata, splits train, eval, test), `metadata` (the same images without their
-    bytes, for statistics and validation), `schema` (of `examples`), `catalog` (`ImageCatalog`).
+    Outputs: `examples` (encoded bytes and metadata, splits train, eval, test), `metadata` (the same images without
+    their bytes, for statistics and validation), `schema` (of `examples`), `catalog` (`ImageCatalog`).
 
     Args:
       images: the folder that holds class folders, or split folders with class folders inside.

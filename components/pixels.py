@@ -1,7 +1,7 @@
 """From encoded bytes to what the network sees: the one definition that Transform, training and serving share.
 
-Pure TensorFlow functions, each usable eagerly and inside any graph. Decoding and resizing end in uint8 on every path, so
-that what Transform stores and what the exported model computes from raw bytes are the same pixels.
+Pure TensorFlow functions, each usable eagerly and inside any graph. Decoding and resizing end in uint8 on every path,
+so that what Transform stores and what the exported model computes from raw bytes are the same pixels.
 """
 
 import functools

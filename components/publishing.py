@@ -1,7 +1,7 @@
 """Publication into a TensorFlow Serving base path: numeric version folders that never exist half-written.
 
-A version is copied under a name that no model server reads, flushed to disk, and renamed; on one file system a rename is
-atomic. What an interrupted publication left behind has a non-numeric name and is removed by the next one.
+A version is copied under a name that no model server reads, flushed to disk, and renamed; on one file system a rename
+is atomic. What an interrupted publication left behind has a non-numeric name and is removed by the next one.
 """
 
 import os

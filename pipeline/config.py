@@ -1,5 +1,6 @@
 """The configuration: one schema, every default in it, unknown keys refused."""
 
+import contextlib
 import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -188,10 +189,8 @@ def _override(values: dict[str, Any], override: str) -> None:
     except yaml.YAMLError:
         raise UsageError(f"--set {key}: {text!r} is not a YAML value.") from None
     if isinstance(value, str):
-        try:
+        with contextlib.suppress(ValueError):
             value = float(text)  # YAML 1.1 reads 1e-4 as text
-        except ValueError:
-            pass
     *sections, last = key.split(".")
     for section in sections:
         values = values.setdefault(section, {})

@@ -6,6 +6,7 @@ Nothing here imports Keras until a backbone is built: the command reads this tab
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,8 +140,11 @@ def _load_file(backbone: Any, path: Path) -> None:
             # Safe mode (the default, named here because it matters) refuses code inside the file.
             backbone.set_weights(keras.saving.load_model(path, compile=False, safe_mode=True).get_weights())
         else:
-            backbone.load_weights(path)
-    except (ValueError, OSError, TypeError) as error:
+            with warnings.catch_warnings():
+                # Keras warns and leaves random values where the file lacks a layer; here that is an error.
+                warnings.simplefilter("error", UserWarning)
+                backbone.load_weights(path)
+    except (ValueError, OSError, TypeError, UserWarning) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"model.weights: {path} does not fit {backbone.name}: {reason}") from None
 
@@ -171,8 +175,8 @@ def _missing(name: str, alpha: float, size: int) -> str:
     row = BACKBONES[name]
     return (
         f"The ImageNet weights of {name} could not be downloaded: put {row.weights_file(alpha, size)} into "
-        f"{keras_home() / 'models'}, or set model.weights to a file's path or none, or use model.backbone={BUNDLED} with "
-        "model.weights=bundled."
+        f"{keras_home() / 'models'}, or set model.weights to a file's path or none, or use model.backbone={BUNDLED} "
+        "with model.weights=bundled."
     )
 
 

@@ -75,8 +75,8 @@ class KeepBest(keras.callbacks.Callback):
         if not math.isfinite(logs["loss"]):
             rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
             raise GraftError(
-                f"The loss became {logs['loss']} in epoch {epoch + 1} of the {self.name} phase at learning rate {rate:g}: "
-                "training stopped and nothing was published. Lower the phase's learning_rate."
+                f"The loss became {logs['loss']} in epoch {epoch + 1} of the {self.name} phase at learning rate "
+                f"{rate:g}: training stopped and nothing was published. Lower the phase's learning_rate."
             )
         quality = (logs["val_accuracy"], -logs["val_loss"])
         if self.best is None or quality > self.best:

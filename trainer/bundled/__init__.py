@@ -52,7 +52,7 @@ def build(
     for number, channels in enumerate(STAGE_CHANNELS, start=2):
         x = _stage(x, channels, f"block{number}")
     features = _conv(x, OUTPUT_CHANNELS, f"block{len(STAGE_CHANNELS) + 2}", kernel=1)
-    model = keras.Model(images, features, name="bundled_backbone")
+    model = keras.Model(images, features, name="graft_tiny")
     if weights_path is not None:
         model.load_weights(os.fspath(weights_path))
     return model

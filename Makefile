@@ -1,0 +1,18 @@
+.PHONY: setup demo test lint bench
+
+setup:
+	@scripts/setup
+
+demo: setup
+	@.venv/bin/graft demo --output graft-demo
+
+lint: setup
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+
+test: lint
+	@.venv/bin/python -m pytest
+
+bench: setup
+	@.venv/bin/python benchmarks/bundled_backbone.py
+	@.venv/bin/python benchmarks/whole_run.py

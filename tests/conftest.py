@@ -1,0 +1,20 @@
+"""Fixtures that several packages' tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real images and ImageNet weights beside the project; they are not part of it."""
+    path = ROOT.parent / "shared" / "assets"
+    if not path.is_dir():
+        pytest.skip(f"needs the real images and weights of {path.relative_to(ROOT.parent)} beside the project")
+    return path

@@ -1,0 +1,186 @@
+"""The life of one output folder: published, unchanged, new labels, edited code, refused."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.e2e.graft import TINY, Graft, draw, write_shapes
+
+FAST = (*TINY, "--set", "training.frozen.epochs=30", "--set", "training.fine_tune.epochs=1")
+
+
+@pytest.fixture(scope="module")
+def graft(tmp_path_factory) -> Graft:
+    return Graft(tmp_path_factory.mktemp("graft"))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    """100 shapes a class, and the faults that real folders have."""
+    folder = tmp_path_factory.mktemp("images") / "shapes"
+    write_shapes(folder, 100)
+    whole = (folder / "circle" / "circle-000.jpg").read_bytes()
+    (folder / "circle" / "empty.jpg").write_bytes(b"")
+    (folder / "square" / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "triangle" / "page.jpg").write_text("<html>not here</html>")
+    draw("circle", 900).save(folder / "circle" / "really-a-png.jpg", format="PNG")
+    (folder / "square" / "copy of square-001.jpg").write_bytes((folder / "square" / "square-001.jpg").read_bytes())
+    (folder / "triangle" / "notes.txt").write_text("taken in May")
+    (folder / "triangle" / ".DS_Store").write_bytes(b"\0")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def published(graft, images):
+    """The first run."""
+    return graft.run(images, *FAST)
+
+
+def test_first_run_publishes(graft, published):
+    assert published.code == 0, published.out + published.error
+    summary = published.summary
+    assert (summary["status"], summary["exit_code"], summary["schema_version"]) == ("published", 0, 1)
+    assert summary["metrics"]["test"]["accuracy"] >= 0.8
+    assert summary["gate"]["baseline_version"] is None
+    assert Path(summary["model"]["path"], "saved_model.pb").is_file()
+    assert os.readlink(graft.output / "runs" / "latest") == summary["run_id"]
+
+
+def test_d1_d3_d9_bad_files_are_counted_and_the_run_goes_on(published):
+    data = published.summary["data"]
+    assert data["images"] == 301
+    assert sum(data["quarantined"].values()) == 3
+    assert data["quarantined"]["empty file"] == 1
+    assert (data["mismatched_extensions"], data["duplicates"], data["skipped"]) == (1, 1, 2)
+    assert sum(sum(counts.values()) for counts in data["classes"].values()) == 301
+
+
+def test_what_was_kept_out_is_listed_with_path_and_reason(published):
+    (line,) = [line for line in published.out.splitlines() if line.startswith("Kept out:")]
+    rows = [json.loads(row) for row in Path(line.rpartition("listed in ")[2]).read_text().splitlines()]
+    assert {row["path"] for row in rows if row["outcome"] == "quarantined"} == {
+        "circle/empty.jpg",
+        "square/truncated.jpg",
+        "triangle/page.jpg",
+    }
+    assert all(row["reason"] for row in rows)
+
+
+def test_library_noise_goes_to_the_log(graft, published):
+    assert "WARNING" not in published.out + published.error
+    assert (graft.output / "runs" / "latest" / "log.txt").stat().st_size > 1000
+
+
+def test_image_bytes_are_stored_compactly_and_never_in_the_metadata(graft, published):
+    sizes = {
+        name: sum(file.stat().st_size for file in graft.output.glob(f"artifacts/ImageExampleGen/{name}/**/*.gz"))
+        for name in ("examples", "metadata")
+    }
+    assert sizes["metadata"] < sizes["examples"] / 10
+    stored = sum(file.stat().st_size for file in graft.output.glob("artifacts/Transform/transformed_examples/**/*.gz"))
+    assert stored < 301 * 64 * 64 * 3 * 1.2
+
+
+def test_g11_exported_model_answers_as_evaluated_with_tensorflow_alone(graft, images, published):
+    """A process in which nothing but TensorFlow can be imported gives the scores that the evaluation wrote down."""
+    predictions = [
+        json.loads(line)
+        for file in graft.output.glob("artifacts/GatedEvaluator/evaluation/*/predictions/*.jsonl")
+        for line in file.read_text().splitlines()
+    ]
+    chosen = sorted(predictions, key=lambda row: row["key"])[:20]
+    script = """
+import json, sys
+class OnlyTensorFlow:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("tfx", "tensorflow_transform", "apache_beam", "trainer", "components", "pipeline"):
+            raise ImportError(name + " must not be needed")
+sys.meta_path.insert(0, OnlyTensorFlow())
+import tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+answers = model.signatures["serving_default"](tf.constant([open(path, "rb").read() for path in sys.argv[2:]]))
+print(json.dumps({"label": [x.decode() for x in answers["label"].numpy()], "score": answers["score"].numpy().tolist(),
+    "names": [x.decode() for x in model.class_names.numpy()]}))
+"""
+    paths = [str(images / row["filename"]) for row in chosen]
+    done = subprocess.run(
+        [sys.executable, "-c", script, published.summary["model"]["path"], *paths], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer["names"] == ["circle", "square", "triangle"]
+    assert answer["label"] == [answer["names"][row["candidate"]["id"]] for row in chosen]
+    np.testing.assert_allclose(answer["score"], [row["candidate"]["score"] for row in chosen], atol=1e-5)
+
+
+def test_predict_names_the_class_and_the_file_that_is_no_image(graft, images, published):
+    model = published.summary["model"]["path"]
+    good, bad = images / "circle" / "really-a-png.jpg", images / "triangle" / "page.jpg"
+    result = graft.command("predict", model, good, bad, "--json")
+    answers = [json.loads(line) for line in result.out.splitlines()]
+    assert result.code == 1
+    assert answers[0]["label"] in ("circle", "square", "triangle")
+    assert sum(answers[0]["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    assert "no image" in answers[1]["error"]
+
+
+def test_s2_same_again_is_unchanged_without_importing_tfx(graft, images, published):
+    result = graft.run(images, *FAST)
+    assert result.code == 0
+    assert "unchanged" in result.out
+    assert "Load TFX" not in result.out
+    tick = json.loads((graft.output / "runs" / "ticks.jsonl").read_text().splitlines()[-1])
+    assert (tick["status"], tick["run_id"]) == ("unchanged", published.summary["run_id"])
+    assert result.summary["run_id"] == published.summary["run_id"]
+
+
+def test_d11_touch_alone_runs_nothing(graft, images, published):
+    os.utime(images / "circle" / "circle-005.jpg")
+    assert "unchanged" in graft.run(images, *FAST).out
+
+
+def test_p7_edited_preprocessing_runs_transform_again_but_not_ingestion(graft, images, published):
+    source = graft.source / "components" / "preprocessing.py"
+    source.write_text(source.read_text() + "\n# an edited line\n")
+    result = graft.run(images, *FAST)
+    assert result.code == 0, result.out + result.error
+    assert not result.ran("Ingest images")
+    assert not result.ran("Compute statistics")
+    assert result.ran("Resize and normalise")
+    # The same data gives the same pixels and so the same model: the gate compares two equal models and passes (G3).
+    assert result.summary["gate"]["baseline_version"] == int(Path(published.summary["model"]["path"]).name)
+    assert result.summary["metrics"]["test"]["accuracy"] == published.summary["metrics"]["test"]["accuracy"]
+
+
+def test_d11_relabelled_image_runs_ingestion_again(graft, images, published):
+    before = graft.run(images, *FAST).summary["data"]
+    (images / "circle" / "circle-007.jpg").rename(images / "square" / "circle-007.jpg")
+    result = graft.run(images, *FAST)
+    (images / "square" / "circle-007.jpg").rename(images / "circle" / "circle-007.jpg")
+    assert result.ran("Ingest images")
+    after = result.summary["data"]
+    assert sum(after["classes"]["square"].values()) == sum(before["classes"]["square"].values()) + 1
+
+
+def test_g6_shuffled_labels_are_refused_and_stay_refused(tmp_path, images):
+    graft = Graft(tmp_path)
+    shuffled = tmp_path / "images"
+    kinds = ["circle", "square", "triangle"]
+    files = sorted(images.glob("*/*-0*.jpg"))
+    for number, kind in enumerate(np.random.default_rng(3).permutation([kinds[i % 3] for i in range(len(files))])):
+        (shuffled / kind).mkdir(parents=True, exist_ok=True)
+        os.link(files[number], shuffled / kind / f"{number}.jpg")
+    result = graft.run(shuffled, *FAST)
+    assert result.code == 4, result.out + result.error
+    assert "refused by accuracy_lower_bound (overall)" in result.out
+    assert (result.summary["status"], result.summary["model"]["path"]) == ("refused", None)
+    assert not list(graft.output.glob("serving/*"))
+    again = graft.run(shuffled, *FAST)
+    assert again.code == 4
+    assert "Load TFX" not in again.out
+    assert json.loads((graft.output / "runs" / "ticks.jsonl").read_text())["status"] == "refused"

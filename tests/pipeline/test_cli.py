@@ -1,0 +1,122 @@
+"""The command's contract: one sentence and the documented exit code, never a traceback."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT
+
+
+def graft(*arguments, **environment) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+    )
+
+
+def refuses(done: subprocess.CompletedProcess, code: int, *words: str) -> None:
+    text = done.stdout + done.stderr
+    assert done.returncode == code, text
+    assert "Traceback" not in text
+    for word in words:
+        assert word in text
+
+
+@pytest.fixture
+def classes(tmp_path):
+    """Two classes of four distinct images."""
+    for index, name in enumerate(("cat", "dog")):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(4):
+            colour = (index * 100, number * 50, 7)
+            Image.new("RGB", (40, 40), colour).save(tmp_path / "images" / name / f"{number}.png")
+    return tmp_path / "images"
+
+
+TINY = ("--set", "model.backbone=graft_tiny", "--set", "model.weights=bundled")
+
+
+def test_help_is_instant_and_names_the_exit_codes():
+    began = time.monotonic()
+    done = graft("--help")
+    assert time.monotonic() - began < 0.5
+    assert done.returncode == 0
+    for code in range(6):
+        assert f"\n    {code}  " in done.stdout or f"\n  {code}  " in done.stdout
+
+
+def test_missing_image_folder_is_a_usage_error(tmp_path):
+    refuses(graft("run", "--images", tmp_path / "no", "--output", tmp_path / "out"), 2, str(tmp_path / "no"))
+
+
+def test_empty_image_folder_is_refused(tmp_path):
+    (tmp_path / "images").mkdir()
+    refuses(graft("run", "--images", tmp_path / "images", "--output", tmp_path / "out"), 3, "class folders")
+
+
+def test_folder_of_text_files_is_refused(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        (tmp_path / "images" / name / "notes.txt").write_text("no picture")
+    done = graft("run", "--images", tmp_path / "images", "--output", tmp_path / "out", *TINY)
+    refuses(done, 3, "No image was found")
+
+
+def test_one_class_is_refused(classes, tmp_path):
+    for file in (classes / "dog").iterdir():
+        file.unlink()
+    (classes / "dog").rmdir()
+    done = graft("run", "--images", classes, "--output", tmp_path / "out", *TINY)
+    refuses(done, 3, "at least two classes", "'cat'")
+
+
+def test_misspelt_key_is_answered_with_the_right_one(classes, tmp_path):
+    done = graft("run", "--images", classes, "--output", tmp_path / "out", "--set", "training.batchsize=8")
+    refuses(done, 2, "training.batchsize", "did you mean training.batch_size?")
+
+
+def test_output_that_cannot_be_written_is_named(classes, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    done = graft("run", "--images", classes, "--output", tmp_path / "file" / "out", *TINY)
+    refuses(done, 2, str(tmp_path / "file" / "out"), "cannot be written")
+
+
+def test_p8_weights_that_cannot_be_had_are_named_with_their_place(classes, tmp_path):
+    # A proxy where nothing listens: as good as no network, wherever the test runs.
+    offline = {name: "http://127.0.0.1:9" for name in ("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY")}
+    done = graft(
+        "run", "--images", classes, "--output", tmp_path / "out", KERAS_HOME=str(tmp_path / "keras"), **offline
+    )
+    file = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
+    refuses(done, 2, file, str(tmp_path / "keras" / "models"), "model.weights")
+
+
+def test_check_says_what_a_run_would_start_from(classes):
+    (classes / "cat" / "empty.jpg").write_bytes(b"")
+    done = graft("check", "--images", classes, *TINY, "--set", "data.max_bad_fraction=0.5")
+    assert done.returncode == 0, done.stderr
+    assert "cat: 4 images" in done.stdout
+    assert "Would be quarantined: cat/empty.jpg (empty file)" in done.stdout
+
+
+def test_check_refuses_what_a_run_would_refuse(classes):
+    (classes / "cat" / "empty.jpg").write_bytes(b"")
+    refuses(graft("check", "--images", classes, *TINY), 3, "'cat'", "data.max_bad_fraction", "cat/empty.jpg")
+
+
+def test_check_prints_the_whole_configuration():
+    done = graft("check", "--print-config", "--set", "training.seed=7")
+    assert done.returncode == 0
+    assert "seed: 7" in done.stdout
+    assert "max_accuracy_drop: null" in done.stdout
+
+
+def test_predict_without_a_model_is_a_usage_error(tmp_path):
+    refuses(graft("predict", tmp_path, tmp_path / "x.jpg"), 2, "There is no model in")

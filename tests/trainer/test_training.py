@@ -1,0 +1,136 @@
+import keras
+import numpy as np
+import pytest
+
+from components.errors import GraftError, UsageError
+from trainer import backbones, training
+from trainer import model as network
+from trainer.dataset import Split
+
+CONSTANTS = (np.array([0, 1, 2]), np.full(3, 1 / 127.5, np.float32), np.full(3, -1, np.float32))
+
+
+def split_of(count: int, seed: int) -> Split:
+    """Two classes, dark and light."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % 2
+    images = (random.integers(0, 120, (count, 32, 32, 3)) + labels[:, None, None, None] * 100).astype(np.uint8)
+    return Split(images, labels, np.arange(count), CONSTANTS)
+
+
+@pytest.fixture
+def parts():
+    keras.utils.set_random_seed(1)
+    backbone = backbones.build("graft_tiny", 1.0, "none", 32)
+    backbone.trainable = False
+    features = network.pooled(backbone, "average")
+    head = network.head(features.output_shape[-1], 2, [], 0.2)
+    return backbone, features, head
+
+
+def settings(**changes) -> dict:
+    return {"epochs": 2, "learning_rate": 1e-3, "patience": 5, "batch_size": 8, "seed": 1, "unfreeze": "all"} | changes
+
+
+def statistics(backbone):
+    return [
+        value.numpy()
+        for layer in backbone.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+        for value in layer.non_trainable_weights
+    ]
+
+
+def test_g13_frozen_phase_leaves_the_backbone_bit_identical_and_fine_tuning_its_statistics(parts):
+    backbone, features, head = parts
+    before, moving = backbone.get_weights(), statistics(backbone)
+    phase = training.train_frozen(features, head, split_of(32, 0), split_of(16, 1), settings())
+    for old, new in zip(before, backbone.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    worse = training.Phase(eval_accuracy=0.0)
+    _, kept = training.fine_tune(
+        network.joined(features, head), backbone, split_of(32, 0), split_of(16, 1), settings(), worse
+    )
+    assert kept
+    for old, new in zip(moving, statistics(backbone), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert any((old != new).any() for old, new in zip(before, backbone.get_weights(), strict=True))
+    assert phase.epochs == 2
+
+
+def test_g14_fine_tuning_that_does_not_help_is_undone(parts):
+    backbone, features, head = parts
+    frozen = training.train_frozen(features, head, split_of(32, 0), split_of(16, 1), settings())
+    unbeatable = training.Phase(eval_accuracy=1.1, eval_loss=0.0)
+    classifier = network.joined(features, head)
+    before = classifier.get_weights()
+    phase, kept = training.fine_tune(
+        classifier, backbone, split_of(32, 0), split_of(16, 1), settings(learning_rate=1.0), unbeatable
+    )
+    assert not kept
+    assert phase.kept_epoch == 0
+    for old, new in zip(before, classifier.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert frozen.quality <= (1.0, 0.0)
+
+
+def test_p10_loss_that_is_not_finite_stops_with_epoch_and_learning_rate(parts):
+    _, features, head = parts
+    data = split_of(16, 0)
+    broken = Split(np.full((16, 32, 32, 3), np.nan, np.float32), data.labels, data.order, CONSTANTS)
+    with pytest.raises(GraftError, match=r"epoch 1 of the frozen phase at learning rate 0\.001"):
+        training.train_frozen(features, head, broken, data, settings())
+
+
+def test_frozen_phase_runs_the_backbone_once_over_each_image(parts, monkeypatch):
+    _, features, head = parts
+    seen = []
+    original = Split.batches
+    monkeypatch.setattr(Split, "batches", lambda self, size: seen.append(len(self)) or original(self, size))
+    training.train_frozen(features, head, split_of(32, 0), split_of(16, 1), settings(epochs=6))
+    assert seen == [32, 16]
+
+
+def test_p5_same_seed_gives_the_same_weights_whatever_the_order_on_disk():
+    def trained(order: np.ndarray) -> list[np.ndarray]:
+        keras.utils.set_random_seed(1)
+        backbone = backbones.build("graft_tiny", 1.0, "none", 32)
+        backbone.trainable = False
+        features = network.pooled(backbone, "average")
+        head = network.head(features.output_shape[-1], 2, [], 0.2)
+        data = split_of(32, 0)
+        # The file holds the images in another order; `order` leads back to the sorted one.
+        shuffled = Split(data.images[order], data.labels, np.argsort(order), CONSTANTS)
+        training.train_frozen(features, head, shuffled, split_of(16, 1), settings())
+        classifier = network.joined(features, head)
+        training.fine_tune(classifier, backbone, shuffled, split_of(16, 1), settings(), training.Phase())
+        return classifier.get_weights()
+
+    first = trained(np.arange(32))
+    second = trained(np.random.default_rng(5).permutation(32))
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(("start", "first"), [("all", 0), (3, 3), ("block3", None), (0.5, None)])
+def test_unfreezing_starts_where_the_setting_says(parts, start, first):
+    backbone, _, _ = parts
+    network.unfreeze(backbone, start)
+    trainable = [i for i, layer in enumerate(backbone.layers) if layer.trainable]
+    if first is None:
+        first = (
+            next(i for i, layer in enumerate(backbone.layers) if layer.name.startswith(start))
+            if start != 0.5
+            else (int(len(backbone.layers) * 0.5))
+        )
+    assert trainable[0] >= first
+    assert all(
+        layer.trainable != isinstance(layer, keras.layers.BatchNormalization) for layer in backbone.layers[first:]
+    )
+    assert not any(layer.trainable for layer in backbone.layers[:first])
+
+
+@pytest.mark.parametrize("start", [1000, -1, "no_such_layer"])
+def test_unfreezing_past_the_last_layer_is_a_configuration_error(parts, start):
+    with pytest.raises(UsageError, match="graft_tiny"):
+        network.unfreeze(parts[0], start)
