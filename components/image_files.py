@@ -62,6 +62,7 @@ class ImageFile:
       split: `train`, `eval` or `test` when a folder says so, else None.
       size: bytes.
       mtime_ns: modification time in nanoseconds.
+      ctime_ns: time of the last change to content, name or permissions, which no tool sets back.
     """
 
     path: str
@@ -69,6 +70,7 @@ class ImageFile:
     split: str | None
     size: int
     mtime_ns: int
+    ctime_ns: int
 
 
 @dataclass
@@ -94,13 +96,12 @@ def scan(root: Path, follow_symlinks: bool = False) -> Listing:
     if not root.is_dir():
         raise UsageError(f"The image folder {root} does not exist; give --images a folder that holds class folders.")
     try:
-        folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir(follow_symlinks=follow_symlinks))
+        folders = _folders(root, follow_symlinks)
+        splits = _split_folders(root, folders, follow_symlinks)
+        inside = {split: _folders(root / split, follow_symlinks) for split in splits}
     except OSError as error:
-        raise UsageError(f"The image folder {root} cannot be read ({error.strerror}).") from None
-    folders = [name for name in folders if not _is_system_name(name)]
-    splits = _split_folders(root, folders)
+        raise UsageError(f"The image folder {error.filename} cannot be read ({error.strerror}).") from None
     listing = Listing()
-    classes: set[str] = set()
     for path, stat in _walk(root, follow_symlinks, listing.skipped):
         parts = path.split("/")
         split = SPLIT_FOLDERS[parts[0].lower()] if splits and len(parts) > 1 else None
@@ -110,24 +111,28 @@ def scan(root: Path, follow_symlinks: bool = False) -> Listing:
         elif not _looks_like_image(root / path):
             listing.skipped.append((path, "not an image by name or content"))
         else:
-            listing.files.append(ImageFile(path, labelled[0], split, stat.st_size, stat.st_mtime_ns))
-    for folder in [f"{split}/{name}" for split in splits for name in _folders(root / split)] if splits else folders:
-        classes.add(folder.split("/")[-1])
+            times = stat.st_mtime_ns, stat.st_ctime_ns
+            listing.files.append(ImageFile(path, labelled[0], split, stat.st_size, *times))
+    classes = sorted({name for names in inside.values() for name in names} if splits else folders)
     if not classes:
         raise DataRefused(
             f"{root} holds no class folders: put the images of each class into a folder named after the class."
         )
-    for name in sorted(classes):
+    for name in classes:
         if not _is_utf8(name):
             raise DataRefused(f"The name of the class folder {name!r} is not valid UTF-8: rename it.")
     listing.files.sort()
     listing.skipped.sort()
-    listing.classes = sorted(classes)
+    listing.classes = classes
     return listing
 
 
-def _folders(path: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not _is_system_name(entry.name))
+def _folders(path: Path, follow: bool) -> list[str]:
+    return sorted(
+        entry.name
+        for entry in os.scandir(path)
+        if not _is_system_name(entry.name) and os.path.isdir(entry.path) and (follow or not entry.is_symlink())
+    )
 
 
 def _is_utf8(name: str) -> bool:
@@ -138,10 +143,10 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def _split_folders(root: Path, folders: list[str]) -> list[str]:
+def _split_folders(root: Path, folders: list[str], follow: bool) -> list[str]:
     """The top folders, when they are splits: one of them is a train folder that holds folders of its own."""
     named = [name for name in folders if name.lower() in SPLIT_FOLDERS]
-    if not any(SPLIT_FOLDERS[name.lower()] == "train" and _folders(root / name) for name in named):
+    if not any(SPLIT_FOLDERS[name.lower()] == "train" and _folders(root / name, follow) for name in named):
         return []
     others = [name for name in folders if name not in named]
     if others:
@@ -173,6 +178,9 @@ def _walk(root: Path, follow: bool, skipped: list[tuple[str, str]]) -> Iterator[
                 skipped.append((path, "hidden or system file"))
             elif entry.is_symlink() and not follow and not _inside(root, entry.path):
                 skipped.append((path, "symbolic link out of the image folder"))
+            elif entry.is_symlink() and not os.path.exists(entry.path):
+                # Before `is_dir`, which raises where a link leads to itself.
+                skipped.append((path, "broken link"))
             elif entry.is_symlink() and entry.is_dir() and not follow:
                 skipped.append((path, "symbolic link to a folder"))
             elif entry.is_dir():
@@ -188,7 +196,7 @@ def _walk(root: Path, follow: bool, skipped: list[tuple[str, str]]) -> Iterator[
                 except OSError as error:
                     skipped.append((path, f"cannot be read ({error.strerror})"))
             else:
-                skipped.append((path, "broken link" if entry.is_symlink() else "not a regular file"))
+                skipped.append((path, "not a regular file"))
 
 
 def _inside(root: Path, path: str) -> bool:
@@ -218,8 +226,9 @@ def content_digest(
     Args:
       root: the image folder.
       files: what `scan` found.
-      memory: a JSON file of earlier content hashes by path, size and modification time; only files that changed since
-        are read again. Written anew, atomically.
+      memory: a JSON file of earlier content hashes by path, size and times; only files that changed since are read
+        again (two files of one size and age that swap names differ in nothing but `ctime_ns`). Written anew,
+        atomically.
       advance: called once a file.
 
     Returns:
@@ -230,12 +239,12 @@ def content_digest(
         try:
             remembered = json.loads(memory.read_text())
             known = remembered["files"] if remembered["root"] == str(root) else {}
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError):
             known = {}
 
     def hashed(file: ImageFile) -> str:
-        size, mtime_ns, value = known.get(file.path, (None, None, None))
-        if (size, mtime_ns) != (file.size, file.mtime_ns):
+        *stamp, value = known.get(file.path, (None,))
+        if stamp != [file.size, file.mtime_ns, file.ctime_ns]:
             try:
                 with open(root / file.path, "rb") as stream:
                     value = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -254,7 +263,7 @@ def content_digest(
     if memory is not None:
         memory.parent.mkdir(parents=True, exist_ok=True)
         fresh = {
-            file.path: [file.size, file.mtime_ns, value]
+            file.path: [file.size, file.mtime_ns, file.ctime_ns, value]
             for file, value in zip(files, values, strict=True)
             if not value.startswith("unreadable")
         }

@@ -167,7 +167,9 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         with self._make_beam_pipeline() as pipeline:
             made = (
                 pipeline
-                | "Kept" >> beam.Create(catalog.kept, reshuffle=True)
+                # As JSON: Beam's coder takes no file names that are not UTF-8.
+                | "Kept" >> beam.Create([json.dumps(record) for record in catalog.kept], reshuffle=True)
+                | "FromJson" >> beam.Map(json.loads)
                 | "Read" >> beam.ParDo(MakeExample(root)).with_outputs(*features.SPLITS, MakeExample.LOST)
             )
             for split in features.SPLITS:

@@ -14,6 +14,12 @@ EXTENSIONS = {
     "gif": (".gif",),
     "bmp": (".bmp", ".dib"),
     "webp": (".webp",),
+    "tiff": (".tif", ".tiff"),
+    "avif": (".avif",),
+    "jpeg2000": (".jp2", ".j2k"),
+    "ppm": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "ico": (".ico",),
+    "mpo": (".mpo", ".jpg", ".jpeg"),
 }
 
 
@@ -28,7 +34,7 @@ class Inspected:
       format: `jpeg`, `png`, `gif`, `bmp` or `webp`; for a converted image the format it had.
       height: pixels, as stored.
       width: pixels, as stored.
-      channels: of the decoded image, 1, 3 or 4.
+      channels: of the decoded image, 1 to 4.
       brightness: mean of the decoded pixels, 0 to 255.
       mismatched: the name says another format.
       converted: only Pillow reads it; `readable` gives it as PNG.
@@ -82,7 +88,7 @@ def readable(data: bytes, converted: bool) -> bytes:
 
 def _mismatched(kind: str, name: str) -> bool:
     extension = PurePosixPath(name).suffix.lower()
-    return extension not in EXTENSIONS.get(kind, (extension,))
+    return bool(extension) and extension not in EXTENSIONS.get(kind, (extension,))
 
 
 def _decode(data: bytes, kind: str) -> tuple[int, float] | None:
@@ -105,7 +111,8 @@ def _decode(data: bytes, kind: str) -> tuple[int, float] | None:
 
 
 def _through_pillow(found: Inspected, data: bytes, name: str, max_pixels: int) -> Inspected:
-    from PIL import Image, ImageStat
+    import numpy as np
+    from PIL import Image
 
     try:
         with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
@@ -113,9 +120,11 @@ def _through_pillow(found: Inspected, data: bytes, name: str, max_pixels: int) -
             found = replace(found, format=kind, width=width, height=height, mismatched=_mismatched(kind, name))
             if width * height > max_pixels:
                 return replace(found, reason=f"too large: {width}x{height} pixels")
-            grey = image.convert("L")
-            channels = {"1": 1, "L": 1, "I": 1, "I;16": 1, "F": 1}.get(image.mode, len(image.getbands()))
-            return replace(found, channels=channels, brightness=ImageStat.Stat(grey).mean[0], converted=True)
+            if image.mode == "F" or (image.mode == "I" and kind != "ppm"):
+                return replace(found, reason=f"{kind} of float or 32-bit pixels: which of them is white is not known")
+            pixels = np.asarray(_storable(image))
+            brightness = float(pixels.mean()) / (256 if pixels.dtype == np.uint16 else 1)
+            return replace(found, channels=len(image.getbands()), brightness=brightness, converted=True)
     # Pillow's plugins raise whatever the broken bytes lead them into; each means that the image cannot be read.
     except Exception as error:
         kind = found.format or "image"
@@ -130,8 +139,13 @@ def _to_png(data: bytes) -> bytes:
 
     with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
         png = io.BytesIO()
-        image.convert("RGB").save(png, "PNG", compress_level=1)
+        _storable(image).save(png, "PNG", compress_level=1)
         return png.getvalue()
+
+
+def _storable(image):
+    """RGB, or 16-bit grey as it is: TensorFlow reads that as any 16-bit PNG, whereas Pillow would clip it to white."""
+    return image.convert("I").convert("I;16") if image.mode.startswith("I") else image.convert("RGB")
 
 
 # ---- headers --------------------------------------------------------------------------------------------------------
@@ -149,7 +163,9 @@ def read_header(data: bytes) -> tuple[str, int, int] | None:
     if data[:6] in (b"GIF87a", b"GIF89a"):
         return _gif_header(data)
     if data.startswith(b"BM"):
-        width, height = struct.unpack("<ii", data[18:26])
+        (header_size,) = struct.unpack("<I", data[14:18])
+        # OS/2's first header, of 12 bytes, has shorter fields.
+        width, height = struct.unpack("<HH", data[18:22]) if header_size == 12 else struct.unpack("<ii", data[18:26])
         return "bmp", abs(width), abs(height)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return _webp_header(data)
@@ -160,7 +176,9 @@ def _jpeg_header(data: bytes) -> tuple[str, int, int] | None:
     position = 2
     while position + 9 <= len(data):
         if data[position] != 0xFF:
-            position += 1  # libjpeg, too, skips bytes between segments
+            position = data.find(b"\xff", position)  # libjpeg, too, skips bytes between segments
+            if position < 0:
+                break
             continue
         marker = data[position + 1]
         if marker in (0xFF, 0x00, 0x01) or 0xD0 <= marker <= 0xD8:
@@ -176,8 +194,28 @@ def _jpeg_header(data: bytes) -> tuple[str, int, int] | None:
 
 
 def _gif_header(data: bytes) -> tuple[str, int, int]:
+    """The screen, or the largest frame where that is larger: the decoder allocates what each frame claims."""
     width, height = struct.unpack("<HH", data[6:10])
+    try:
+        position = 13 + _colours(data[10])
+        while data[position] in (0x21, 0x2C):
+            if data[position] == 0x2C:
+                frame = struct.unpack("<HH", data[position + 5 : position + 9])
+                width, height = max(width, frame[0]), max(height, frame[1])
+                position += 11 + _colours(data[position + 9])
+            else:
+                position += 2
+            while data[position]:
+                position += 1 + data[position]
+            position += 1
+    except (IndexError, struct.error):
+        pass  # cut off: the decoder will say so
     return "gif", width, height
+
+
+def _colours(flags: int) -> int:
+    """Bytes of the colour table that a GIF's flags announce."""
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def _webp_header(data: bytes) -> tuple[str, int, int] | None:

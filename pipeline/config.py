@@ -15,7 +15,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class SplitConfig(Section):
@@ -85,7 +85,7 @@ class FineTuneConfig(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4  # peak, after the warm-up
     patience: Annotated[int, Field(gt=0)] = 5  # epochs without a better one before the phase ends
     # all; a layer's name or the beginning of one; the index of the first layer; the share of the layers from the top
-    unfreeze: str | int | Annotated[float, Field(gt=0, le=1)] = 0.35
+    unfreeze: str | Annotated[int, Field(strict=True)] | Annotated[float, Field(gt=0, le=1)] = 0.35
 
 
 class TrainingConfig(Section):
@@ -201,13 +201,14 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if not _is_union_branch(part))
     if first["type"] == "extra_forbidden":
-        *sections, key = where.split(".")
+        *sections, key = map(str, first["loc"])
+        where = ".".join([*sections, key])
         allowed = _keys(sections)
         close = difflib.get_close_matches(key, allowed, 1)
         hint = f"did you mean {'.'.join([*sections, close[0]])}?" if close else f"allowed: {', '.join(allowed)}."
         return f"Unknown configuration key {where}; {hint}"
+    where = ".".join(str(part) for part in first["loc"] if not _is_union_branch(part))
     message = first["msg"].removeprefix("Value error, ")
     received = "" if "Received" in message or first["type"] == "value_error" else f" Received: {first['input']!r}."
     return f"Configuration{f' key {where}' if where else ''}: {message}.{received}"

@@ -82,9 +82,9 @@ class Output:
             yield
 
     def new_run(self) -> Path:
-        """A fresh `runs/<run id>` folder, named after the time; ids sort by age."""
+        """A fresh `runs/<run id>` folder, named after the time; ids sort by age, which local time would not."""
         while True:
-            folder = self.runs / time.strftime("%Y%m%d-%H%M%S")
+            folder = self.runs / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
             try:
                 folder.mkdir()
             except FileExistsError:

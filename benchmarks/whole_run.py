@@ -1,0 +1,100 @@
+"""The whole of `graft run`, process start to end, against the plain-Keras script that does the same job.
+
+    python benchmarks/whole_run.py [--seeds 3] [--sets sign_digits trashnet] [--json FILE]
+
+Both get the same train/ and test/ folders (40 % test), backbone, weights and numbers of epochs, one after the other on
+the same machine, and score test/ once. Needs ../shared (real images, ImageNet weights and the script). Prints a table in
+Markdown: accuracies in percent, seconds, and their paired differences and ratios.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+EPOCHS = {"frozen": 10, "fine_tune": 5}
+
+
+def timed(command: list[str]) -> tuple[float, subprocess.CompletedProcess]:
+    """Wall-clock seconds of a process, and what it gave."""
+    environment = os.environ | {"KERAS_HOME": str(SHARED / "assets/keras_home"), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    began = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    return time.monotonic() - began, done
+
+
+def reference(images: Path, seed: int) -> dict[str, float]:
+    """The peer."""
+    options = ["--seed", str(seed)]
+    options += ["--frozen-epochs", str(EPOCHS["frozen"]), "--fine-tune-epochs", str(EPOCHS["fine_tune"])]
+    seconds, done = timed([sys.executable, str(SHARED / "bench/keras_reference.py"), str(images), *options])
+    result = json.loads(done.stdout.splitlines()[-1])
+    return {"accuracy": result["test_accuracy"], "seconds": seconds}
+
+
+def graft(images: Path, seed: int, output: Path) -> dict[str, float]:
+    """Ours."""
+    settings = {
+        "model.backbone": "mobilenet_v2",
+        "model.alpha": 0.35,
+        "training.seed": seed,
+        "training.frozen.epochs": EPOCHS["frozen"],
+        "training.fine_tune.epochs": EPOCHS["fine_tune"],
+    }
+    options = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    command = [sys.executable, "-m", "pipeline", "run", "--images", str(images), "--output", str(output), *options]
+    seconds, done = timed(command)
+    summary = json.loads((output / "runs/latest/summary.json").read_text())
+    if summary["status"] == "failed":
+        raise SystemExit(done.stdout + done.stderr)
+    return {
+        "accuracy": summary["metrics"]["test"]["accuracy"],
+        "seconds": seconds,
+        "status": summary["status"],
+        "timings": summary["timings"],
+        "frozen": summary["training"]["frozen"]["seconds"],
+        "fine_tune": summary["training"]["fine_tune"]["seconds"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--sets", nargs="+", default=["sign_digits", "trashnet"])
+    parser.add_argument("--json", type=Path, help="also write every figure here")
+    arguments = parser.parse_args()
+    if not SHARED.is_dir():
+        raise SystemExit("The real images and weights (../shared) are not here: nothing to measure.")
+    rows = []
+    print("| images | seed | reference % | graft % | difference | reference s | graft s | ratio |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for name in arguments.sets:
+        for seed in range(1, arguments.seeds + 1):
+            with tempfile.TemporaryDirectory() as folder:
+                images = Path(folder, "images")
+                split = [sys.executable, str(SHARED / "bench/split.py"), str(SHARED / "assets/images" / name)]
+                subprocess.run([*split, str(images), "--seed", str(seed)], check=True)
+                theirs, ours = reference(images, seed), graft(images, seed, Path(folder, "output"))
+            rows.append({"set": name, "seed": seed, "reference": theirs, "graft": ours})
+            difference = 100 * (ours["accuracy"] - theirs["accuracy"])
+            print(
+                f"| {name} | {seed} | {100 * theirs['accuracy']:.1f} | {100 * ours['accuracy']:.1f} | {difference:+.1f} "
+                f"| {theirs['seconds']:.0f} | {ours['seconds']:.0f} | {ours['seconds'] / theirs['seconds']:.2f} |",
+                flush=True,
+            )
+    differences = [100 * (row["graft"]["accuracy"] - row["reference"]["accuracy"]) for row in rows]
+    ratios = [row["graft"]["seconds"] / row["reference"]["seconds"] for row in rows]
+    print(f"\nMean difference {statistics.mean(differences):+.1f} points; median ratio of time {statistics.median(ratios):.2f}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
