@@ -97,14 +97,15 @@ def _decode(data: bytes, kind: str) -> tuple[int, float] | None:
 
     with tf.device("/CPU:0"):
         try:
+            # What Transform will ask for; formats differ in which channel counts they can convert. It comes first: of an
+            # animated WebP without alpha, TensorFlow 2.21 writes four channels into room for three unless it must convert.
+            if kind in ("webp", "bmp"):
+                tf.io.decode_image(data, channels=3, expand_animations=False)
             if kind == "jpeg":
                 # All the compressed data is read, but only 1/64 of the pixels are computed.
                 image = tf.io.decode_jpeg(data, ratio=8)
             else:
                 image = tf.io.decode_image(data, expand_animations=False)
-            # What Transform will ask for; formats differ in which channel counts they can convert.
-            if kind in ("webp", "bmp"):
-                tf.io.decode_image(data, channels=3, expand_animations=False)
         except tf.errors.OpError:
             return None
     return int(image.shape[-1]), float(image.numpy().mean())

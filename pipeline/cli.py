@@ -1,6 +1,7 @@
 """The command `graft`. Heavy imports wait until a subcommand needs them: `--help` must be instant."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -95,13 +96,15 @@ def check(images: Path | None, config_file: Path | None, overrides: tuple[str, .
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a file, with every class's probability.")
 def predict(model: Path, paths: tuple[Path, ...], as_json: bool) -> None:
     """Classify files or folders (PATHS) with an exported MODEL."""
-    import os
+    from pipeline.console import noise_to
+    from pipeline.predict import classifier, classify, find_files
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from pipeline.predict import predict as run_predict
-
+    files = find_files(list(paths))
+    # TensorFlow writes to the error stream before anything can tell it not to.
+    with noise_to(Path(os.devnull)):
+        loaded = classifier(model)
     failed = False
-    for answer in run_predict(model, list(paths)):
+    for answer in classify(loaded, files):
         failed |= "error" in answer
         if as_json:
             click.echo(json.dumps(answer))

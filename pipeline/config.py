@@ -208,10 +208,15 @@ def _sentence(error: ValidationError) -> str:
         close = difflib.get_close_matches(key, allowed, 1)
         hint = f"did you mean {'.'.join([*sections, close[0]])}?" if close else f"allowed: {', '.join(allowed)}."
         return f"Unknown configuration key {where}; {hint}"
-    where = ".".join(str(part) for part in first["loc"] if not _is_union_branch(part))
-    message = first["msg"].removeprefix("Value error, ")
+    where = _place(first)
+    # A union has an error a branch; each says what would have been allowed.
+    message = ", or ".join(row["msg"].removeprefix("Value error, ") for row in error.errors() if _place(row) == where)
     received = "" if "Received" in message or first["type"] == "value_error" else f" Received: {first['input']!r}."
     return f"Configuration{f' key {where}' if where else ''}: {message}.{received}"
+
+
+def _place(error: Any) -> str:
+    return ".".join(str(part) for part in error["loc"] if not _is_union_branch(part))
 
 
 def _is_union_branch(part: Any) -> bool:

@@ -1,6 +1,7 @@
 """Classifies files with an exported model; needs TensorFlow, nothing else of the pipeline."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +11,49 @@ from components.image_files import IMAGE_EXTENSIONS
 BATCH = 32
 
 
-def predict(model_folder: Path, paths: list[Path]) -> Iterator[dict[str, Any]]:
-    """Yields `{path, label, score, probabilities}`, or `{path, error}` for a file that is no image it can read.
+@dataclass(frozen=True)
+class Loaded:
+    """An exported model that is ready to answer: its signature for raw bytes, and its class names by id."""
 
-    Args:
-      model_folder: a published version, or a serving folder, whose newest version is taken.
-      paths: files, and folders that are searched for images.
+    signature: Any
+    names: list[str]
+
+
+def classifier(folder: Path) -> Loaded:
+    """Loads a published version, or the newest version of a serving folder.
 
     Raises:
-      UsageError: there is no model, or a path does not exist.
+      UsageError: there is no model that Graft exported.
     """
-    model_folder = _version(model_folder)
-    files = [file for path in paths for file in _files(path)]
-    if not files:
-        raise UsageError(f"No image was found in {', '.join(map(str, paths))}.")
+    folder = _version(folder)
     import tensorflow as tf
 
     try:
-        model = tf.saved_model.load(str(model_folder))
-        signature = model.signatures["serving_default"]
-        names = [name.decode() for name in model.class_names.numpy()]
+        model = tf.saved_model.load(str(folder))
+        return Loaded(model.signatures["serving_default"], [name.decode() for name in model.class_names.numpy()])
     except (OSError, KeyError, AttributeError, ValueError) as error:
-        raise UsageError(f"{model_folder} is not a model that Graft exported ({type(error).__name__}).") from None
+        raise UsageError(f"{folder} is not a model that Graft exported ({type(error).__name__}).") from None
+
+
+def find_files(paths: list[Path]) -> list[Path]:
+    """The given files, and the images in the given folders.
+
+    Raises:
+      UsageError: a path does not exist, or there is no image.
+    """
+    files = [file for path in paths for file in _files(path)]
+    if not files:
+        raise UsageError(f"No image was found in {', '.join(map(str, paths))}.")
+    return files
+
+
+def classify(loaded: Loaded, files: list[Path]) -> Iterator[dict[str, Any]]:
+    """Yields `{path, label, score, probabilities}`, or `{path, error}` for a file that is no image it can read."""
     for start in range(0, len(files), BATCH):
-        yield from _predict_batch(signature, names, files[start : start + BATCH])
+        yield from _classify_batch(loaded, files[start : start + BATCH])
 
 
-def _predict_batch(signature: Any, names: list[str], files: list[Path]) -> Iterator[dict[str, Any]]:
+def _classify_batch(loaded: Loaded, files: list[Path]) -> Iterator[dict[str, Any]]:
     import tensorflow as tf
 
     readable, contents = [], []
@@ -49,21 +66,21 @@ def _predict_batch(signature: Any, names: list[str], files: list[Path]) -> Itera
     if not readable:
         return
     try:
-        answers = signature(tf.constant(contents))
+        answers = loaded.signature(tf.constant(contents))
     except tf.errors.InvalidArgumentError:
         if len(files) == 1:
             yield {"path": str(files[0]), "error": "is no image that the model can decode"}
             return
         # One bad file fails the batch: find it.
         for file in readable:
-            yield from _predict_batch(signature, names, [file])
+            yield from _classify_batch(loaded, [file])
         return
     for row, file in enumerate(readable):
         yield {
             "path": str(file),
             "label": answers["label"][row].numpy().decode(),
             "score": float(answers["score"][row]),
-            "probabilities": dict(zip(names, map(float, answers["probabilities"][row]), strict=True)),
+            "probabilities": dict(zip(loaded.names, map(float, answers["probabilities"][row]), strict=True)),
         }
 
 

@@ -38,6 +38,8 @@ class Classifier(tf.Module):
         self._preprocessing = preprocessing
         self._constants = [value.tolist() for value in constants]
 
+    # One function for both signatures, so that the network is traced and stored once.
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="encoded")])
     def _classify(self, encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         prepared = pixels.prepare(encoded, **self._preprocessing)
         probabilities = self.model(pixels.normalise(prepared, *self._constants), training=False)
