@@ -3,8 +3,8 @@
     python benchmarks/whole_run.py [--seeds 3] [--sets sign_digits trashnet] [--json FILE]
 
 Both get the same train/ and test/ folders (40 % test), backbone, weights and numbers of epochs, one after the other on
-the same machine, and score test/ once. Needs ../shared (real images, ImageNet weights and the script). Prints a table in
-Markdown: accuracies in percent, seconds, and their paired differences and ratios.
+the same machine, and score test/ once. Needs ../shared (real images, ImageNet weights and the script). Prints a table
+in Markdown: accuracies in percent, seconds, and their paired differences and ratios.
 """
 
 import argparse
@@ -64,6 +64,21 @@ def graft(images: Path, seed: int, output: Path) -> dict[str, float]:
     }
 
 
+def cells(row: dict) -> list[str]:
+    """One line of the table."""
+    theirs, ours = row["reference"], row["graft"]
+    return [
+        row["set"],
+        str(row["seed"]),
+        f"{100 * theirs['accuracy']:.1f}",
+        f"{100 * ours['accuracy']:.1f}",
+        f"{100 * (ours['accuracy'] - theirs['accuracy']):+.1f}",
+        f"{theirs['seconds']:.0f}",
+        f"{ours['seconds']:.0f}",
+        f"{ours['seconds'] / theirs['seconds']:.2f}",
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
@@ -83,15 +98,11 @@ def main() -> None:
                 subprocess.run([*split, str(images), "--seed", str(seed)], check=True)
                 theirs, ours = reference(images, seed), graft(images, seed, Path(folder, "output"))
             rows.append({"set": name, "seed": seed, "reference": theirs, "graft": ours})
-            difference = 100 * (ours["accuracy"] - theirs["accuracy"])
-            print(
-                f"| {name} | {seed} | {100 * theirs['accuracy']:.1f} | {100 * ours['accuracy']:.1f} | {difference:+.1f} "
-                f"| {theirs['seconds']:.0f} | {ours['seconds']:.0f} | {ours['seconds'] / theirs['seconds']:.2f} |",
-                flush=True,
-            )
+            print("| " + " | ".join(cells(rows[-1])) + " |", flush=True)
     differences = [100 * (row["graft"]["accuracy"] - row["reference"]["accuracy"]) for row in rows]
     ratios = [row["graft"]["seconds"] / row["reference"]["seconds"] for row in rows]
-    print(f"\nMean difference {statistics.mean(differences):+.1f} points; median ratio of time {statistics.median(ratios):.2f}")
+    mean, ratio = statistics.mean(differences), statistics.median(ratios)
+    print(f"\nMean difference {mean:+.1f} points; median ratio of time {ratio:.2f}")
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1))
 

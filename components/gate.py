@@ -109,7 +109,7 @@ def decide(
             checks.append(_no_regression(right, right_before, OVERALL, LEVEL))
         if rules.max_accuracy_drop is not None:
             drop = float(right_before.mean()) - accuracy
-            # Both are ratios of counts; the tolerance keeps 0.9 - 0.8 from exceeding 0.1.
+            # Both are ratios of counts; the tolerance keeps 0.8 - 0.7 from exceeding 0.1.
             passed = drop <= rules.max_accuracy_drop + 1e-9
             checks.append(Check("accuracy_drop", OVERALL, drop, rules.max_accuracy_drop, passed))
     checks += _class_checks(labels, right, right_before, class_names, rules)

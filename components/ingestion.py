@@ -52,7 +52,10 @@ class ImageCatalog(types.Artifact):
 
 
 class InspectFile(beam.DoFn):
-    """ImageFile -> a record for `build_catalog`; a file that cannot be read is a quarantined record, not an error."""
+    """ImageFile -> a record for `build_catalog`; a file that cannot be read is a quarantined record, not an error.
+
+    Records travel as JSON: Beam's coder for dictionaries takes no file names that are not UTF-8.
+    """
 
     def __init__(self, root: str, max_pixels: int, max_bytes: int):
         self._root, self._max_pixels, self._max_bytes = root, max_pixels, max_bytes
@@ -64,14 +67,14 @@ class InspectFile(beam.DoFn):
                 raise OSError(None, f"larger than {self._max_bytes} bytes")
             data = Path(self._root, file.path).read_bytes()
         except OSError as error:
-            yield record | {"reason": f"I/O error: {error.strerror}", "sha256": ""}
+            yield json.dumps(record | {"reason": f"I/O error: {error.strerror}", "sha256": ""})
         else:
-            yield record | asdict(inspect(data, file.path, self._max_pixels))
+            yield json.dumps(record | asdict(inspect(data, file.path, self._max_pixels)))
         progress.advance()
 
 
 class MakeExample(beam.DoFn):
-    """A kept record -> (serialised example with bytes, serialised metadata example), tagged with its split.
+    """A kept record as JSON -> (serialised example with bytes, serialised metadata example), tagged with its split.
 
     A file that changed or vanished since it was checked goes to the tag `lost` as a quarantined record.
     """
@@ -81,14 +84,15 @@ class MakeExample(beam.DoFn):
     def __init__(self, root: str):
         self._root = root
 
-    def process(self, record: dict):
+    def process(self, line: str):
+        record = json.loads(line)
         try:
             data = Path(self._root, record["path"]).read_bytes()
         except OSError as error:
-            yield beam.pvalue.TaggedOutput(self.LOST, record | {"reason": f"I/O error: {error.strerror}"})
+            yield self._lost(record, f"I/O error: {error.strerror}")
             return
         if _sha256(data) != record["sha256"]:
-            yield beam.pvalue.TaggedOutput(self.LOST, record | {"reason": "I/O error: changed while it was read"})
+            yield self._lost(record, "I/O error: changed while it was read")
             return
         metadata = {
             features.FORMAT: record["format"],
@@ -107,6 +111,9 @@ class MakeExample(beam.DoFn):
         yield beam.pvalue.TaggedOutput(
             record["split"], (_example(metadata | {features.ENCODED: encoded}), _example(for_statistics))
         )
+
+    def _lost(self, record: dict, reason: str):
+        return beam.pvalue.TaggedOutput(self.LOST, json.dumps(record | {"reason": reason}))
 
 
 def _sha256(data: bytes) -> str:
@@ -157,7 +164,6 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 pipeline
                 | "Files" >> beam.Create(files, reshuffle=True)
                 | "Inspect" >> beam.ParDo(InspectFile(root, settings["max_pixels"], settings["max_bytes"]))
-                | "ToJson" >> beam.Map(json.dumps)
                 | "WriteRecords" >> beam.io.WriteToText(prefix)
             )
         return _read_json_lines(scratch, "records")
@@ -167,9 +173,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         with self._make_beam_pipeline() as pipeline:
             made = (
                 pipeline
-                # As JSON: Beam's coder takes no file names that are not UTF-8.
                 | "Kept" >> beam.Create([json.dumps(record) for record in catalog.kept], reshuffle=True)
-                | "FromJson" >> beam.Map(json.loads)
                 | "Read" >> beam.ParDo(MakeExample(root)).with_outputs(*features.SPLITS, MakeExample.LOST)
             )
             for split in features.SPLITS:
@@ -182,11 +186,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                             os.path.join(uri, f"Split-{split}", "data_tfrecord"), file_name_suffix=".gz"
                         )
                     )
-            _ = (
-                made[MakeExample.LOST]
-                | "LostToJson" >> beam.Map(json.dumps)
-                | "WriteLost" >> beam.io.WriteToText(os.path.join(scratch, "lost"))
-            )
+            _ = made[MakeExample.LOST] | "WriteLost" >> beam.io.WriteToText(os.path.join(scratch, "lost"))
         return _read_json_lines(scratch, "lost")
 
 

@@ -97,8 +97,8 @@ def _decode(data: bytes, kind: str) -> tuple[int, float] | None:
 
     with tf.device("/CPU:0"):
         try:
-            # What Transform will ask for; formats differ in which channel counts they can convert. It comes first: of an
-            # animated WebP without alpha, TensorFlow 2.21 writes four channels into room for three unless it must convert.
+            # What Transform will ask for; formats differ in which channel counts they can convert. First, because of
+            # an animated WebP without alpha TensorFlow 2.21 writes four channels where three fit, unless asked for three.
             if kind in ("webp", "bmp"):
                 tf.io.decode_image(data, channels=3, expand_animations=False)
             if kind == "jpeg":

@@ -93,7 +93,10 @@ def build_catalog(
 
 
 def check_budget(records: list[dict], quarantined: list[dict], limit: float) -> None:
-    """Raises DataRefused when too many files are bad, overall or in one class (the worst class is named)."""
+    """Raises DataRefused when too many files are bad in a class; the worst is named.
+
+    With every class within the limit, all of them together are, too.
+    """
     if not records:
         raise DataRefused("No image was found: the class folders hold no file that is an image by name or content.")
     totals = Counter(record["class_name"] for record in records)
@@ -106,11 +109,6 @@ def check_budget(records: list[dict], quarantined: list[dict], limit: float) -> 
         raise DataRefused(
             f"Class {worst!r} has {bad[worst]} bad images of {totals[worst]}, more than data.max_bad_fraction "
             f"({limit:g}) allows: {_listed(rows)}. Mend or remove them, or raise the setting."
-        )
-    if len(quarantined) / len(records) > limit:
-        raise DataRefused(
-            f"{len(quarantined)} of {len(records)} images are bad, more than data.max_bad_fraction ({limit:g}) allows: "
-            f"{_listed(quarantined)}. Mend or remove them, or raise the setting."
         )
 
 

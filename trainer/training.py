@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,19 +89,24 @@ class KeepBest(keras.callbacks.Callback):
         self.model.set_weights(self.weights)
 
 
-def compute_features(features: keras.Model, split: Split, batch_size: int = 32) -> np.ndarray:
-    """One forward pass over a split: float32 [examples, features], in the split's sorted order."""
+def compute_features(features: keras.Model, splits: Sequence[Split], batch_size: int = 32) -> list[np.ndarray]:
+    """One forward pass over each split: float32 [examples, features] each, in the split's sorted order."""
+    normalised = splits[0].normalised
+    images = splits[0].images
 
-    # Not model.predict: its data adapter would copy the images once more.
-    @tf.function(reduce_retracing=True)
+    # Not model.predict: its data adapter would copy the images once more. One trace serves every batch and split.
+    @tf.function(input_signature=[tf.TensorSpec([None, *images.shape[1:]], images.dtype)])
     def forward(batch: tf.Tensor) -> tf.Tensor:
-        return features(split.normalised(batch), training=False)
+        return features(normalised(batch), training=False)
 
     results = []
-    for batch in split.batches(batch_size):
-        results.append(forward(tf.constant(batch)).numpy())
-        progress.advance(len(batch))
-    return np.concatenate(results)
+    for split in splits:
+        parts = []
+        for batch in split.batches(batch_size):
+            parts.append(forward(tf.constant(batch)).numpy())
+            progress.advance(len(batch))
+        results.append(np.concatenate(parts))
+    return results
 
 
 def train_frozen(features: keras.Model, head: keras.Model, train: Split, evaluation: Split, settings: dict) -> Phase:
@@ -115,9 +121,16 @@ def train_frozen(features: keras.Model, head: keras.Model, train: Split, evaluat
     """
     began = time.monotonic()
     progress.start(len(train) + len(evaluation), "computing features")
-    data = [compute_features(features, split) for split in (train, evaluation)]
+    data = compute_features(features, (train, evaluation))
     progress.start(None)
-    head.compile(keras.optimizers.Adam(settings["learning_rate"]), LOSS, metrics=["accuracy"], jit_compile=False)
+    head.compile(
+        keras.optimizers.Adam(settings["learning_rate"]),
+        LOSS,
+        metrics=["accuracy"],
+        jit_compile=False,
+        # A head's step is shorter than what Keras does around it.
+        steps_per_execution=min(8, math.ceil(len(train) / settings["batch_size"])),
+    )
     training_data = (
         tf.data.Dataset.from_tensor_slices((data[0], train.labels))
         .shuffle(len(train), seed=settings["seed"], reshuffle_each_iteration=True)

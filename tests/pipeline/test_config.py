@@ -195,6 +195,7 @@ def test_unfreeze_keeps_the_kind_of_what_was_given():
     assert unfreeze("all") == "all"
     assert unfreeze("block_13") == "block_13"
     assert (unfreeze("7"), type(unfreeze("7"))) == (7, int)
+    assert unfreeze("5e-1") == 0.5  # text in YAML 1.1
     assert (unfreeze("0.5"), type(unfreeze("0.5"))) == (0.5, float)
     # The share of all layers, not the index of the second one.
     assert (unfreeze("1.0"), type(unfreeze("1.0"))) == (1.0, float)
