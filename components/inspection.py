@@ -97,8 +97,8 @@ def _decode(data: bytes, kind: str) -> tuple[int, float] | None:
 
     with tf.device("/CPU:0"):
         try:
-            # What Transform will ask for; formats differ in which channel counts they can convert. First, because of
-            # an animated WebP without alpha TensorFlow 2.21 writes four channels where three fit, unless asked for three.
+            # What Transform will ask for; formats differ in which channel counts they can convert. It comes first:
+            # not told how many, TensorFlow 2.21 writes four channels of an opaque animated WebP into room for three.
             if kind in ("webp", "bmp"):
                 tf.io.decode_image(data, channels=3, expand_animations=False)
             if kind == "jpeg":

@@ -32,7 +32,16 @@ class Steps:
         result: dict[str, Any] = {"note": ""}
         line = _LiveLine(name, began)
         if self.console.is_terminal:
-            with Live(line, console=self.console, refresh_per_second=4, transient=True):
+            # Not redirected: rich would print what libraries write to the (already redirected) standard streams.
+            live = Live(
+                line,
+                console=self.console,
+                refresh_per_second=4,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            with live:
                 progress.listen(line.update)
                 try:
                     yield result

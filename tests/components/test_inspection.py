@@ -191,13 +191,15 @@ def test_d5_whole_bombs_are_refused_within_the_bounds_of_time_and_memory():
     # The first thousand rows, grey: 60 MB of them in 60 KB.
     packed = zlib.compress(b"\0" * 60_001 * 1000)
     bombs.append(png_of(60_000, 60_000)[:33] + struct.pack(">I", len(packed)) + b"IDAT" + packed)
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("needs Linux to measure a peak of memory")
     inspect(encoded(), "1.png", MAX_PIXELS)
     for bomb in bombs:
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         before = resident("VmRSS")
-        began = time.perf_counter()
+        began = time.process_time()
         found = inspect(bomb, "1.jpg", MAX_PIXELS)
-        seconds = time.perf_counter() - began
+        seconds = time.process_time() - began
         assert found.reason == "too large: 60000x60000 pixels"
         assert seconds < 0.1
         assert resident("VmHWM") - before < 50_000_000
@@ -212,9 +214,9 @@ def resident(row: str) -> int:
 def test_d5_jpeg_of_megabytes_before_its_size_is_read_in_time():
     data = encoded(kind="JPEG")
     stuffed = data[:2] + data[2:20] + b"\0" * 50_000_000 + data[20:]
-    began = time.perf_counter()
+    began = time.process_time()
     assert inspect(stuffed, "1.jpg", 1).reason == "too large: 24x16 pixels"
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "PPM"])
