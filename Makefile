@@ -15,4 +15,5 @@ test: lint
 
 bench: setup
 	@.venv/bin/python benchmarks/bundled_backbone.py
+	@.venv/bin/python benchmarks/frozen_phase.py
 	@.venv/bin/python benchmarks/whole_run.py
