@@ -21,6 +21,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import io_utils, json_utils, proto_utils
 
 from components import features
+from components.examples_schema import SCHEMA_FILE, read_class_names
 from components.gate import GateRules, decide, per_class_metrics
 from components.publishing import newest
 
@@ -156,7 +157,8 @@ class Executor(tfx_evaluator.Executor):
     def Do(self, input_dict, output_dict, exec_properties) -> None:
         model = artifact_utils.get_single_instance(input_dict[standard_component_specs.MODEL_KEY])
         evaluation = Path(artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY]))
-        class_names = class_names_of(Path(model.uri, "Format-Serving"))
+        schema = artifact_utils.get_single_uri(input_dict[standard_component_specs.SCHEMA_KEY])
+        class_names = read_class_names(str(Path(schema, SCHEMA_FILE)))
         baseline, reason = choose_baseline(Path(exec_properties["serving"]), class_names)
         inputs = dict(input_dict)
         if baseline:

@@ -49,7 +49,7 @@ IMAGE_EXTENSIONS = frozenset(
 )
 SYSTEM_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 # The first bytes of the formats above, for files whose name does not say that they are images.
-MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP")
+MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP")
 
 
 @dataclass(frozen=True, order=True)
@@ -93,7 +93,7 @@ def scan(root: Path, follow_symlinks: bool = False) -> Listing:
       UsageError: there is no such folder, it cannot be read, or split folders stand beside class folders.
       DataRefused: the folder holds no class folder.
     """
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise UsageError(f"The image folder {root} does not exist; give --images a folder that holds class folders.")
     try:
         folders = _folders(root, follow_symlinks)
@@ -212,14 +212,20 @@ def _looks_like_image(path: Path) -> bool:
     except OSError:
         # Neither its name nor its content says that it is an image.
         return False
-    return start.startswith(MAGIC) or start[8:12] == b"WEBP" or start[4:12] in (b"ftypavif", b"ftypavis")
+    # "BM" alone begins many a text; a bitmap has four reserved zero bytes after its size.
+    is_bitmap = start[:2] == b"BM" and start[6:10] == b"\0\0\0\0"
+    return is_bitmap or start.startswith(MAGIC) or start[8:12] == b"WEBP" or start[4:12] in (b"ftypavif", b"ftypavis")
 
 
 # ---- digest ---------------------------------------------------------------------------------------------------------
 
 
 def content_digest(
-    root: Path, files: Iterable[ImageFile], memory: Path | None = None, advance: Callable[[], None] = lambda: None
+    root: Path,
+    files: Iterable[ImageFile],
+    memory: Path | None = None,
+    advance: Callable[[], None] = lambda: None,
+    classes: Iterable[str] = (),
 ) -> str:
     """Digest of paths and contents: a moved, renamed or overwritten image changes it, `touch` alone does not.
 
@@ -230,6 +236,7 @@ def content_digest(
         again (two files of one size and age that swap names differ in nothing but `ctime_ns`). Written anew,
         atomically.
       advance: called once a file.
+      classes: the class folders; an empty one has no file that would tell.
 
     Returns:
       Hexadecimal SHA-256.
@@ -257,7 +264,7 @@ def content_digest(
     files = list(files)
     with ThreadPoolExecutor(8) as pool:
         values = list(pool.map(hashed, files))
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(json.dumps(list(classes)).encode())
     for file, value in zip(files, values, strict=True):
         digest.update(json.dumps([file.path, value]).encode())
     if memory is not None:

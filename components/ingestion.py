@@ -5,6 +5,7 @@ together for everything that needs the whole view: duplicates, label conflicts, 
 kept files again and writes them. Image bytes never cross a shuffle, so the in-memory runner does not hold them.
 """
 
+import hashlib
 import json
 import os
 from dataclasses import asdict
@@ -13,33 +14,19 @@ from typing import Any
 
 import apache_beam as beam
 import tensorflow as tf
-from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx import types
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
-from tfx.utils import io_utils
 
 from components import features, progress
+from components.examples_schema import write_schema
 from components.image_files import ImageFile, scan
 from components.inspection import inspect, readable
-from components.splits import Catalog, SplitRules, build_catalog
+from components.splits import Catalog, SplitRules, build_catalog, without_lost
 
 CATALOG_FILE = "catalog.json"
 QUARANTINE_FILE = "quarantine.jsonl"
-SCHEMA_FILE = "schema.pbtxt"
-
-_INT, _BYTES, _FLOAT = schema_pb2.INT, schema_pb2.BYTES, schema_pb2.FLOAT
-RAW_FEATURES = {
-    features.ENCODED: _BYTES,
-    features.FORMAT: _BYTES,
-    features.HEIGHT: _INT,
-    features.WIDTH: _INT,
-    features.CHANNELS: _INT,
-    features.FILENAME: _BYTES,
-    features.SHA256: _BYTES,
-    features.CLASS_NAME: _BYTES,
-}
 
 
 class ImageCatalog(types.Artifact):
@@ -62,14 +49,16 @@ class InspectFile(beam.DoFn):
 
     def process(self, file: ImageFile):
         record = {"path": file.path, "class_name": file.class_name, "split": file.split}
-        try:
-            if file.size > self._max_bytes:
-                raise OSError(None, f"larger than {self._max_bytes} bytes")
-            data = Path(self._root, file.path).read_bytes()
-        except OSError as error:
-            yield json.dumps(record | {"reason": f"I/O error: {error.strerror}", "sha256": ""})
+        if file.size > self._max_bytes:
+            record |= {"reason": f"too large: {file.size} bytes", "sha256": ""}
         else:
-            yield json.dumps(record | asdict(inspect(data, file.path, self._max_pixels)))
+            try:
+                data = Path(self._root, file.path).read_bytes()
+            except OSError as error:
+                record |= {"reason": f"I/O error: {error.strerror}", "sha256": ""}
+            else:
+                record |= asdict(inspect(data, file.path, self._max_pixels))
+        yield json.dumps(record)
         progress.advance()
 
 
@@ -117,8 +106,6 @@ class MakeExample(beam.DoFn):
 
 
 def _sha256(data: bytes) -> str:
-    import hashlib
-
     return hashlib.sha256(data).hexdigest()
 
 
@@ -149,11 +136,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         rules = SplitRules(tuple(settings.pop("shares")), **settings["rules"])
         catalog = build_catalog(records, listing.classes, rules, read_remembered(splits_file))
         lost = self._write(root, catalog, outputs["examples"].uri, outputs["metadata"].uri, self._get_tmp_dir())
-        catalog.quarantined += lost
+        catalog = without_lost(catalog, lost, records, listing.classes, rules)
         for key in ("examples", "metadata"):
             outputs[key].split_names = artifact_utils.encode_split_names(list(features.SPLITS))
         write_schema(Path(outputs["schema"].uri), sorted({record["class_name"] for record in catalog.kept}))
-        write_catalog(Path(outputs["catalog"].uri), catalog, listing.skipped, {row["path"] for row in lost})
+        write_catalog(Path(outputs["catalog"].uri), catalog, listing.skipped)
         write_remembered(splits_file, catalog.remembered)
 
     def _inspect(self, root: str, files: list[ImageFile], settings: dict, scratch: str) -> list[dict]:
@@ -200,28 +187,10 @@ def _read_json_lines(folder: str, prefix: str) -> list[dict]:
 # ---- what is written ------------------------------------------------------------------------------------------------
 
 
-def write_schema(folder: Path, class_names: list[str]) -> None:
-    """The schema of the examples: fixed, with the sorted class names as the domain of the label.
-
-    It is ours and not inferred: a schema inferred without the image bytes would hide them from Transform.
-    """
-    schema = schema_pb2.Schema()
-    for name, kind in RAW_FEATURES.items():
-        feature = schema.feature.add(name=name, type=kind)
-        feature.shape.SetInParent()
-        feature.presence.min_fraction = 1.0
-        feature.presence.min_count = 1
-        if name == features.CLASS_NAME:
-            feature.string_domain.name = name
-            feature.string_domain.value.extend(class_names)
-    io_utils.write_pbtxt_file(str(folder / SCHEMA_FILE), schema)
-
-
-def write_catalog(folder: Path, catalog: Catalog, skipped: list[tuple[str, str]], lost: set[str]) -> None:
+def write_catalog(folder: Path, catalog: Catalog, skipped: list[tuple[str, str]]) -> None:
     """`catalog.json` and `quarantine.jsonl`; see `ImageCatalog`."""
     classes: dict[str, dict[str, int]] = {}
-    kept = [record for record in catalog.kept if record["path"] not in lost]
-    for record in kept:
+    for record in catalog.kept:
         counts = classes.setdefault(record["class_name"], dict.fromkeys(features.SPLITS, 0))
         counts[record["split"]] += 1
     reasons: dict[str, int] = {}
@@ -230,12 +199,12 @@ def write_catalog(folder: Path, catalog: Catalog, skipped: list[tuple[str, str]]
         reason = record["reason"].split(":")[0]
         reasons[reason] = reasons.get(reason, 0) + 1
     summary = {
-        "images": len(kept),
+        "images": len(catalog.kept),
         "classes": dict(sorted(classes.items())),
         "quarantined": dict(sorted(reasons.items())),
         "skipped": len(skipped),
-        "converted": sum(record["converted"] for record in kept),
-        "mismatched_extensions": sum(record["mismatched"] for record in kept),
+        "converted": sum(record["converted"] for record in catalog.kept),
+        "mismatched_extensions": sum(record["mismatched"] for record in catalog.kept),
         "duplicates": len(catalog.duplicates),
         "label_conflicts": len(catalog.conflicts),
     }

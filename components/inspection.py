@@ -83,7 +83,7 @@ def inspect(data: bytes, name: str, max_pixels: int) -> Inspected:
 
 def readable(data: bytes, converted: bool) -> bytes:
     """The bytes to store: as they are, or as PNG where TensorFlow cannot read them."""
-    return _to_png(data) if converted else data
+    return to_png(data) if converted else data
 
 
 def _mismatched(kind: str, name: str) -> bool:
@@ -135,7 +135,8 @@ def _through_pillow(found: Inspected, data: bytes, name: str, max_pixels: int) -
         return replace(found, reason=reason)
 
 
-def _to_png(data: bytes) -> bytes:
+def to_png(data: bytes) -> bytes:
+    """The image as PNG, for what only Pillow reads; raises whatever Pillow does where it cannot."""
     from PIL import Image
 
     with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-RESIZE_MODES = ("stretch", "crop", "pad")
-STORAGE_FORMATS = ("png", "jpeg", "float")
 JPEG_QUALITY = 95
 # Level 1 is 1.7 times faster than the default and 4 % larger on photographs.
 PNG_COMPRESSION = 1

@@ -17,7 +17,12 @@ def versions(serving: Path) -> list[int]:
     """Published versions, oldest first; what is not a numeric folder is not one."""
     if not serving.is_dir():
         return []
-    return sorted(int(entry.name) for entry in serving.iterdir() if entry.name.isdecimal() and entry.is_dir())
+    return sorted(int(entry.name) for entry in serving.iterdir() if _is_version(entry.name) and entry.is_dir())
+
+
+def _is_version(name: str) -> bool:
+    """Whether TensorFlow Serving would take the name for a version: ASCII digits without leading zeros."""
+    return name.isascii() and name.isdecimal() and str(int(name)) == name
 
 
 def newest(serving: Path) -> Path | None:
@@ -40,7 +45,7 @@ def publish(model: Path, serving: Path, keep: int) -> Path:
     """
     serving.mkdir(parents=True, exist_ok=True)
     for leftover in serving.iterdir():
-        if leftover.name.startswith((UNFINISHED, RETIRED)):
+        if leftover.name.startswith((UNFINISHED, RETIRED)) and leftover.is_dir():
             shutil.rmtree(leftover)
     version = max([int(time.time()), *(number + 1 for number in versions(serving)[-1:])])
     unfinished = serving / f"{UNFINISHED}{version}"

@@ -6,7 +6,7 @@ Pure functions over small records (no image bytes), so that the rules can be rea
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from components.errors import DataRefused
 from components.features import SPLITS
@@ -90,6 +90,38 @@ def build_catalog(
     check_classes(catalog.kept, sorted(classes), rules.min_images_per_class)
     catalog.kept = _assign(catalog.kept, rules, catalog.remembered)
     return catalog
+
+
+def without_lost(
+    catalog: Catalog, lost: list[dict], records: list[dict], classes: Iterable[str], rules: SplitRules
+) -> Catalog:
+    """The catalog without files that vanished or changed after they were checked; every rule is asked again.
+
+    Args:
+      catalog: what `build_catalog` decided.
+      lost: records of it, with the `reason` why they are gone.
+      records: every candidate.
+      classes: the class folders.
+      rules: budgets.
+
+    Raises:
+      DataRefused: as `build_catalog`, or a class has no image left in a split.
+    """
+    if not lost:
+        return catalog
+    gone = {record["path"] for record in lost}
+    kept = [record for record in catalog.kept if record["path"] not in gone]
+    quarantined = sorted([*catalog.quarantined, *lost], key=lambda record: record["path"])
+    check_budget(records, quarantined, rules.max_bad_fraction)
+    check_classes(kept, sorted(classes), rules.min_images_per_class)
+    for name in classes:
+        missing = set(SPLITS) - {record["split"] for record in kept if record["class_name"] == name}
+        if missing:
+            raise DataRefused(
+                f"Class {name!r} lost its last {' and '.join(sorted(missing))} images while they were read: "
+                f"{_listed(lost)}. Run again once they can be read."
+            )
+    return replace(catalog, kept=kept, quarantined=quarantined)
 
 
 def check_budget(records: list[dict], quarantined: list[dict], limit: float) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from components.image_files import scan
-from components.splits import SMALLEST_CLASS, check_budget, check_classes
+from components.splits import check_budget, check_classes
 from pipeline.config import Config
 from trainer.backbones import require_weights
 
@@ -35,7 +35,7 @@ def check(config: Config, images: Path) -> None:
     if listing.skipped:
         click.echo(f"Skipped: {len(listing.skipped)} files, such as {listing.skipped[0][0]} ({listing.skipped[0][1]})")
     check_budget(rows, bad, config.data.max_bad_fraction)
-    check_classes(good, listing.classes, max(SMALLEST_CLASS, config.data.min_images_per_class))
+    check_classes(good, listing.classes, config.data.min_images_per_class)
     model = config.model
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     require_weights(model.backbone, model.alpha, model.weights, config.image_size)
@@ -50,6 +50,9 @@ def _look(path: Path, config: Config) -> tuple[str | None, str]:
 
     try:
         with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > config.data.max_bytes:
+                return f"too large: {size} bytes", "unknown"
             start = file.read(1 << 16)
             if not start:
                 return "empty file", "none"

@@ -1,5 +1,6 @@
 """The command `graft`. Heavy imports wait until a subcommand needs them: `--help` must be instant."""
 
+import errno
 import json
 import os
 import sys
@@ -95,11 +96,14 @@ def check(images: Path | None, config_file: Path | None, overrides: tuple[str, .
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a file, with every class's probability.")
 def predict(model: Path, paths: tuple[Path, ...], as_json: bool) -> None:
-    """Classify files or folders (PATHS) with an exported MODEL."""
-    from pipeline.console import noise_to
-    from pipeline.predict import classifier, classify, find_files
+    """Classify files or folders (PATHS) with an exported MODEL.
 
-    files = find_files(list(paths))
+    Ends with 1 when a file could not be classified; the others are answered all the same.
+    """
+    from pipeline.console import noise_to
+    from pipeline.predict import classifier, classify, find_files, find_model
+
+    model, files = find_model(model), find_files(list(paths))
     # TensorFlow writes to the error stream before anything can tell it not to.
     with noise_to(Path(os.devnull)):
         loaded = classifier(model)
@@ -116,7 +120,10 @@ def predict(model: Path, paths: tuple[Path, ...], as_json: bool) -> None:
 
 
 def main() -> None:
-    """Runs the command; an error that a person can mend is one sentence and its exit code, never a traceback."""
+    """Runs the command; an error is one sentence and its exit code, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file name may be no text in the terminal's encoding; it is shown escaped, and nothing fails over it.
+        stream.reconfigure(errors="backslashreplace")
     try:
         graft.main(standalone_mode=False)
     except GraftError as error:
@@ -129,4 +136,12 @@ def main() -> None:
         click.echo(f"graft: {error.format_message()}", err=True)
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
+        sys.exit(1)
+    except OSError as error:
+        click.echo(f"graft: {error.filename or 'A file'}: {error.strerror or error}.", err=True)
+        sys.exit(2 if error.errno in (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT) else 1)
+    # The last resort. What goes wrong inside a run never gets here: its traceback is in the run's log.
+    except Exception as error:
+        lines = str(error).splitlines() or [""]
+        click.echo(f"graft: unexpected {type(error).__name__}: {lines[0]}", err=True)
         sys.exit(1)

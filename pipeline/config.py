@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from components.errors import UsageError
-from trainer.backbones import BACKBONES, BUNDLED
+from trainer.backbones import BACKBONES, BUNDLED, IDENTITY
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -22,7 +22,7 @@ class SplitConfig(Section):
     train: Share = 0.8  # share of the images
     eval: Share = 0.1  # share of the images; steers training
     test: Share = 0.1  # share of the images; judges
-    salt: str = ""  # another value reshuffles every image: the old test images may then be trained on
+    salt: str = ""  # another value reshuffles the images: old test images may then be trained on
 
     @model_validator(mode="after")
     def _sums_to_one(self):
@@ -66,6 +66,8 @@ class ModelConfig(Section):
         alphas = BACKBONES[self.backbone].alphas
         if self.weights == "imagenet" and alphas and self.alpha not in alphas:
             raise ValueError(f"alpha of {self.backbone} must be one of {alphas}. Received: {self.alpha}")
+        if not alphas and self.alpha != 1.0:
+            raise ValueError(f"alpha does not apply to {self.backbone}: leave it out. Received: {self.alpha}")
         if (self.backbone == BUNDLED) != (self.weights == "bundled") and self.weights in ("bundled", "imagenet"):
             raise ValueError(
                 f"weights: bundled belongs to backbone: {BUNDLED}, imagenet to the others. "
@@ -76,7 +78,7 @@ class ModelConfig(Section):
 
 class FrozenConfig(Section):
     epochs: Annotated[int, Field(gt=0)] = 40
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     patience: Annotated[int, Field(gt=0)] = 10  # epochs without a better one before the phase ends
 
 
@@ -133,6 +135,10 @@ class Config(Section):
     @model_validator(mode="after")
     def _image_size(self):
         row = BACKBONES[self.model.backbone]
+        if self.transform.normalisation == "dataset" and row.normalisation == IDENTITY:
+            raise ValueError(
+                f"{self.model.backbone} rescales its input itself: transform.normalisation must be backbone"
+            )
         size = self.transform.image_size
         if size != "auto" and size < row.min_size:
             raise ValueError(

@@ -87,7 +87,7 @@ def noise_to(log: Path) -> Iterator[TextIO]:
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
-    with open(log, "a") as file, os.fdopen(os.dup(saved[0]), "w") as person:
+    with open(log, "a") as file, os.fdopen(os.dup(saved[0]), "w", errors="backslashreplace") as person:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         try:

@@ -1,5 +1,6 @@
 """The demo's images: the 1,797 scans of handwritten digits that scikit-learn carries, written as class folders."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -19,4 +20,7 @@ def write_digits(folder: Path) -> None:
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         grey = Image.fromarray((255 - scan * (255 / 16)).astype(np.uint8))
-        grey.resize((SIZE, SIZE), Image.Resampling.BICUBIC).save(path)
+        # Renamed when whole: a demo that was interrupted must not leave half an image for the next one.
+        unfinished = path.with_suffix(".part")
+        grey.resize((SIZE, SIZE), Image.Resampling.BICUBIC).save(unfinished, format="PNG")
+        os.replace(unfinished, path)

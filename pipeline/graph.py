@@ -3,7 +3,11 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from tfx import v1 as tfx
+# Not `tfx.v1`: it imports Google Cloud's client library, which takes three seconds and is not needed here.
+from tfx.components import ExampleValidator, SchemaGen, StatisticsGen, Trainer, Transform
+from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
+from tfx.orchestration.pipeline import Pipeline
+from tfx.proto import pusher_pb2, trainer_pb2
 
 from components.data_gate import DataGate
 from components.evaluation import GatedEvaluator
@@ -40,7 +44,7 @@ def create_pipeline(
     schema_folder: str,
     scratch: str | None,
     **options,
-) -> tfx.dsl.Pipeline:
+) -> Pipeline:
     """Builds the graph.
 
     Args:
@@ -50,8 +54,8 @@ def create_pipeline(
       root: where artifacts go.
       serving: base path of published versions.
       schema_folder: holds the kept metadata schema, the small classes' splits and the last published statistics.
-      scratch: a folder for the Trainer's decoded pixels; None for the system's temporary folder.
-      **options: for `tfx.dsl.Pipeline`: metadata connection, cache, Beam arguments.
+      scratch: a folder under which the Trainer puts its decoded pixels; None for the system's temporary folder.
+      **options: for `Pipeline`: metadata connection, cache, Beam arguments.
     """
     # Class folders in; encoded examples in three splits, their metadata without bytes, their schema, a quarantine out.
     example_gen = ImageExampleGen(
@@ -62,15 +66,13 @@ def create_pipeline(
         code=source_digest("components.ingestion"),
     )
     # Statistics, schema and validation look at the metadata only, never at image bytes.
-    statistics = tfx.components.StatisticsGen(examples=example_gen.outputs["metadata"])
+    statistics = StatisticsGen(examples=example_gen.outputs["metadata"])
     kept_schema = Path(schema_folder, "metadata.pbtxt")
     if kept_schema.is_file():
-        schema = tfx.components.ImportSchemaGen(schema_file=str(kept_schema))
+        schema = ImportSchemaGen(schema_file=str(kept_schema))
     else:
-        schema = tfx.components.SchemaGen(statistics=statistics.outputs["statistics"])
-    validator = tfx.components.ExampleValidator(
-        statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
-    )
+        schema = SchemaGen(statistics=statistics.outputs["statistics"])
+    validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
     # Stops here, before anything expensive, when the data is not what it was.
     data_gate = DataGate(
         statistics=statistics.outputs["statistics"],
@@ -81,7 +83,7 @@ def create_pipeline(
         published_statistics=f"{schema_folder}/published_statistics.pb",
     )
     # Decode, resize, store; labels by sorted class name.
-    transform = tfx.components.Transform(
+    transform = Transform(
         examples=example_gen.outputs["examples"],
         schema=example_gen.outputs["schema"],
         preprocessing_fn="components.preprocessing.preprocessing_fn",
@@ -91,13 +93,13 @@ def create_pipeline(
     )
     transform.add_upstream_node(data_gate)
     # Frozen backbone, then its top fine-tuned.
-    trainer = tfx.components.Trainer(
+    trainer = Trainer(
         run_fn="trainer.run.run_fn",
         examples=transform.outputs["transformed_examples"],
         transform_graph=transform.outputs["transform_graph"],
         schema=example_gen.outputs["schema"],
-        train_args=tfx.proto.TrainArgs(splits=["train"]),
-        eval_args=tfx.proto.EvalArgs(splits=["eval"]),
+        train_args=trainer_pb2.TrainArgs(splits=["train"]),
+        eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
         custom_config={
             "model": config.model.model_dump(mode="json"),
             "training": config.training.model_dump(mode="json"),
@@ -119,13 +121,13 @@ def create_pipeline(
     pusher = AtomicPusher(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
-        push_destination=tfx.proto.PushDestination(
-            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=serving)
+        push_destination=pusher_pb2.PushDestination(
+            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=serving)
         ),
         custom_config={"keep": config.push.keep},
     )
     steps = [example_gen, statistics, schema, validator, data_gate, transform, trainer, evaluator, pusher]
-    return tfx.dsl.Pipeline(pipeline_name=config.name, pipeline_root=root, components=steps, **options)
+    return Pipeline(pipeline_name=config.name, pipeline_root=root, components=steps, **options)
 
 
 def ingestion_settings(config: Config) -> dict:

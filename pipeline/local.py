@@ -8,8 +8,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from components.errors import GraftError
+from components import progress
+from components.errors import GraftError, UsageError
 from components.image_files import content_digest, scan
+from components.publishing import newest
 from components.source import ROOT, source_digest
 from pipeline import summary as summaries
 from pipeline.config import Config
@@ -17,6 +19,7 @@ from pipeline.console import Steps, noise_to
 from pipeline.output import Output, read_summary, write_json
 from trainer import backbones
 
+MARK_FILE = "fingerprint"
 BEAM_ARGUMENTS = {
     # Named, because Beam's default tries to download another runner first.
     "local": ["--runner=FnApiRunner"],
@@ -33,18 +36,22 @@ def run(config: Config, images: Path, output_folder: Path) -> dict[str, Any]:
     Raises:
       GraftError: nothing was started, for a reason that the person can mend.
     """
+    began = time.time()
     output = Output(output_folder.absolute())
     images = images.absolute()
+    if output.root.resolve().is_relative_to(images.resolve()):
+        raise UsageError(f"The output folder {output.root} lies inside the image folder; give --output another place.")
+    listing = scan(images, config.data.follow_symlinks)
     output.prepare()
     with output.held():
-        began = time.time()
         steps = Steps()
-        listing = scan(images, config.data.follow_symlinks)
         with steps.step("Look at the images") as result:
-            digest = content_digest(images, listing.files, output.cache / "digests.json")
+            progress.start(len(listing.files))
+            memory = output.cache / "digests.json"
+            digest = content_digest(images, listing.files, memory, progress.advance, listing.classes)
             result["note"] = f"{len(listing.files)} files in {len(listing.classes)} classes"
         fingerprint = _fingerprint(config, images, digest)
-        if earlier := _same_run(output, fingerprint):
+        if earlier := _same_run(output, _mark(output, fingerprint)):
             return _unchanged(output, earlier, steps, began)
         folder = output.new_run()
         result = _Run(config, images, digest, output, folder, began)
@@ -61,16 +68,21 @@ def _fingerprint(config: Config, images: Path, digest: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _same_run(output: Output, fingerprint: str) -> dict[str, Any] | None:
-    """The summary of the last finished run, if it was of the same fingerprint and what it published is still there."""
-    for run_folder in output.finished_runs()[:1]:
-        mark = run_folder / "fingerprint"
-        if mark.is_file() and mark.read_text() == fingerprint:
-            earlier = read_summary(run_folder)
-            path = earlier["model"]["path"]
-            if path is None or Path(path).is_dir():
-                return earlier
-    return None
+def _mark(output: Output, fingerprint: str) -> str:
+    """What must still hold for a run to say no more than the last: its inputs, what is in service, the kept schema."""
+    in_service = newest(output.serving)
+    schema = output.schema / "metadata.pbtxt"
+    kept = hashlib.sha256(schema.read_bytes()).hexdigest() if schema.is_file() else ""
+    return "\n".join([fingerprint, in_service.name if in_service else "", kept])
+
+
+def _same_run(output: Output, mark: str) -> dict[str, Any] | None:
+    """The summary of the last finished run, if it left the same mark."""
+    run_folder = output.last_finished()
+    if run_folder is None:
+        return None
+    left = run_folder / MARK_FILE
+    return read_summary(run_folder) if left.is_file() and left.read_text() == mark else None
 
 
 def _unchanged(output: Output, earlier: dict[str, Any], steps: Steps, began: float) -> dict[str, Any]:
@@ -113,21 +125,24 @@ class _Run:
             write_json(self.folder / "summary.json", summary)
             self.output.point_latest(self.folder)
             if error is None:
-                (self.folder / "fingerprint").write_text(fingerprint)
                 self._after(summary)
+                # Last, so that a run that was killed before it is not taken for a finished one.
+                (self.folder / MARK_FILE).write_text(_mark(self.output, fingerprint))
             summaries.print_end(summary, self, steps, error)
         if isinstance(error, KeyboardInterrupt):
             raise error
         return summary
 
     def _run_steps(self, steps: Steps) -> None:
-        self.step_name = "weights"
+        self.step_name = "Find the weights"
         model = self.config.model
-        backbones.require_weights(model.backbone, model.alpha, model.weights, self.config.image_size)
-        with steps.step("Load TFX"):
+        with steps.step(self.step_name):
+            backbones.require_weights(model.backbone, model.alpha, model.weights, self.config.image_size)
+        self.step_name = "Load TFX"
+        with steps.step(self.step_name):
             os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-            from tfx import v1 as tfx
             from tfx.dsl.compiler import compiler
+            from tfx.orchestration import metadata
 
             from pipeline import graph
         pipeline = graph.create_pipeline(
@@ -137,12 +152,10 @@ class _Run:
             root=str(self.output.artifacts),
             serving=str(self.output.serving),
             schema_folder=str(self.output.schema),
-            scratch=str(self.output.cache / "training"),
+            scratch=str(self.output.cache),
             enable_cache=True,
             beam_pipeline_args=BEAM_ARGUMENTS[self.config.runner.beam],
-            metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
-                str(self.output.metadata)
-            ),
+            metadata_connection_config=metadata.sqlite_metadata_connection_config(str(self.output.metadata)),
         )
         compiled = compiler.Compiler().compile(pipeline)
         for launch, node_id in _launchers(compiled, self.folder.name, graph.NEVER_CACHED):

@@ -12,6 +12,11 @@ from typing import Any
 
 from components.errors import OutputBusy, UsageError
 
+LOCK = ".lock"
+ENDINGS = ("published", "refused")
+# `graft demo` writes its images there before the run begins.
+DEMO_IMAGES = "images"
+
 
 @dataclass(frozen=True)
 class Output:
@@ -47,14 +52,22 @@ class Output:
         """Makes the folders.
 
         Raises:
-          UsageError: the folder cannot be written.
+          UsageError: the folder cannot be written, or holds things that are not ours to tidy up.
         """
         try:
+            if self.root.is_dir() and not (self.root / LOCK).exists():
+                foreign = sorted({entry.name for entry in self.root.iterdir()} - {DEMO_IMAGES})
+                if foreign:
+                    raise UsageError(
+                        f"The output folder {self.root} was not made by Graft (it holds {foreign[0]}); give --output a "
+                        "new or empty folder."
+                    )
             for folder in (self.root, self.artifacts, self.schema, self.runs, self.cache):
                 folder.mkdir(parents=True, exist_ok=True)
             probe = self.runs / f".probe-{os.getpid()}"
             probe.touch()
             probe.unlink()
+            (self.root / LOCK).touch()
         except OSError as error:
             raise UsageError(
                 f"The output folder {self.root} cannot be written ({error.strerror}); give --output a folder that can."
@@ -67,7 +80,7 @@ class Output:
         Raises:
           OutputBusy: another process holds it; its id is named.
         """
-        with open(self.root / ".lock", "a+") as lock:
+        with open(self.root / LOCK, "a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -92,9 +105,9 @@ class Output:
             else:
                 return folder
 
-    def finished_runs(self) -> list[Path]:
-        """Runs that ended as published or refused, newest first."""
-        return [run for run in self._all_runs() if read_summary(run).get("status") in ("published", "refused")]
+    def last_finished(self) -> Path | None:
+        """The newest run that ended as published or refused."""
+        return next((run for run in self._all_runs() if read_summary(run).get("status") in ENDINGS), None)
 
     def _all_runs(self) -> list[Path]:
         folders = [path for path in self.runs.iterdir() if path.is_dir() and not path.is_symlink()]

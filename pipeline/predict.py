@@ -1,4 +1,4 @@
-"""Classifies files with an exported model; needs TensorFlow, nothing else of the pipeline."""
+"""Classifies files with an exported model; needs TensorFlow and, for rare formats, Pillow."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,6 +7,8 @@ from typing import Any
 
 from components.errors import UsageError
 from components.image_files import IMAGE_EXTENSIONS
+from components.inspection import to_png
+from components.publishing import newest
 
 BATCH = 32
 
@@ -20,18 +22,17 @@ class Loaded:
 
 
 def classifier(folder: Path) -> Loaded:
-    """Loads a published version, or the newest version of a serving folder.
+    """Loads what `find_model` found.
 
     Raises:
-      UsageError: there is no model that Graft exported.
+      UsageError: it is no model that Graft exported.
     """
-    folder = _version(folder)
     import tensorflow as tf
 
     try:
         model = tf.saved_model.load(str(folder))
         return Loaded(model.signatures["serving_default"], [name.decode() for name in model.class_names.numpy()])
-    except (OSError, KeyError, AttributeError, ValueError) as error:
+    except (OSError, KeyError, AttributeError, ValueError, tf.errors.OpError) as error:
         raise UsageError(f"{folder} is not a model that Graft exported ({type(error).__name__}).") from None
 
 
@@ -67,14 +68,19 @@ def _classify_batch(loaded: Loaded, files: list[Path]) -> Iterator[dict[str, Any
         return
     try:
         answers = loaded.signature(tf.constant(contents))
-    except tf.errors.InvalidArgumentError:
-        if len(files) == 1:
-            yield {"path": str(files[0]), "error": "is no image that the model can decode"}
+    except tf.errors.OpError:
+        if len(files) > 1:
+            # One bad file fails the batch: find it.
+            for file in readable:
+                yield from _classify_batch(loaded, [file])
             return
-        # One bad file fails the batch: find it.
-        for file in readable:
-            yield from _classify_batch(loaded, [file])
-        return
+        try:
+            # TIFF, AVIF and the like: converted as ingestion converts them.
+            answers = loaded.signature(tf.constant([to_png(contents[0])]))
+        # Pillow's plugins raise whatever broken bytes lead them into.
+        except Exception:
+            yield {"path": str(files[0]), "error": "is no image that can be decoded"}
+            return
     for row, file in enumerate(readable):
         yield {
             "path": str(file),
@@ -84,9 +90,12 @@ def _classify_batch(loaded: Loaded, files: list[Path]) -> Iterator[dict[str, Any
         }
 
 
-def _version(folder: Path) -> Path:
-    from components.publishing import newest
+def find_model(folder: Path) -> Path:
+    """A published version, or the newest version of a serving folder.
 
+    Raises:
+      UsageError: there is none.
+    """
     if (folder / "saved_model.pb").is_file():
         return folder
     version = newest(folder)

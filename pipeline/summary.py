@@ -144,7 +144,12 @@ def print_kept_out(data: dict[str, Any], run: "_Run", steps: "Steps") -> None:
 def print_refusal(summary: dict[str, Any], steps: "Steps") -> None:
     """Every check that failed: metric, slice, value, bound."""
     for check in summary["gate"]["checks"]:
-        if check["passed"] is False:
+        if check["passed"] is False and check["metric"] == "test_examples":
+            steps.say(
+                f"  the gate refuses to judge: {check['value']} test images, and evaluation.min_examples asks for "
+                f"{check['bound']}; add images"
+            )
+        elif check["passed"] is False:
             steps.say(
                 f"  refused by {check['metric']} ({check['slice']}): {check['value']:.4g} against {check['bound']:.4g}"
             )

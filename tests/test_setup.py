@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import ROOT
 
 NEEDED = ("requirements.lock", "pyproject.toml", "setup.py", "scripts/setup", "scripts/bootstrap.lock")
-TOOLS = ["awk", "cat", "cksum", "dirname", "env", "getconf", "grep", "head", "mkdir", "rm", "sort"]
+TOOLS = ["awk", "cat", "cksum", "dirname", "env", "getconf", "grep", "head", "mkdir", "rm", "sed", "sort"]
 
 
 @pytest.fixture
@@ -72,12 +72,13 @@ def test_no_network_is_one_sentence_and_leaves_no_finished_environment(checkout)
     assert not (checkout / ".venv" / ".graft-setup").exists()
 
 
-def test_a_folder_that_is_no_environment_is_left_alone(checkout):
+def test_an_environment_that_somebody_else_made_is_left_alone(checkout):
     (checkout / ".venv").mkdir()
+    (checkout / ".venv" / "pyvenv.cfg").write_text("home = /usr/bin")
     (checkout / ".venv" / "mine").write_text("precious")
     done = setup(checkout)
     assert done.returncode == 2
-    assert "is not a virtual environment" in done.stderr
+    assert "was not made by this set-up" in done.stderr
     assert (checkout / ".venv" / "mine").read_text() == "precious"
 
 

@@ -167,7 +167,7 @@ def require_weights(name: str, alpha: float, weights: str, size: int) -> None:
     if weights == "imagenet":
         if not (keras_home() / "models" / row.weights_file(alpha, size)).is_file():
             build(name, alpha, weights, size)
-    elif weights not in ("bundled", "none") and not Path(weights).is_file():
+    elif weights not in ("bundled", "none") and not os.path.isfile(weights):
         raise UsageError(f"model.weights: there is no file {weights}; give imagenet, bundled, none or a file's path.")
 
 
@@ -182,8 +182,8 @@ def _missing(name: str, alpha: float, size: int) -> str:
 
 def weights_digest(weights: str) -> str:
     """Digest of a weight file's content, so that a new file under an old name is noticed; the name for the others."""
-    path = Path(weights)
-    if weights in ("imagenet", "bundled", "none") or not path.is_file():
+    path = Path(__file__).parent / "bundled" / "backbone.weights.h5" if weights == "bundled" else Path(weights)
+    if weights in ("imagenet", "none") or not os.path.isfile(path):
         return weights
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

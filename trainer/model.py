@@ -6,8 +6,6 @@ import keras
 
 from components.errors import UsageError
 
-POOLINGS = ("average", "max", "flatten")
-
 
 def pooled(backbone: keras.Model, pooling: str) -> keras.Model:
     """The backbone in inference mode with its feature map pooled.

@@ -9,13 +9,14 @@ from typing import Any
 
 import keras
 from tfx.components.trainer.fn_args_utils import FnArgs
-from tfx.utils import io_utils
 
-from components import features, progress
+from components import progress
+from components.examples_schema import read_class_names
 from trainer import backbones, dataset, export, training
 from trainer import model as network
 
 RESULT_FILE = "training.json"
+SCRATCH_PREFIX = "graft-training-"
 
 
 def run_fn(args: FnArgs) -> None:
@@ -23,7 +24,7 @@ def run_fn(args: FnArgs) -> None:
 
     Args:
       args: TFX's; `custom_config` holds `model`, `training` and `transform` (sections of the configuration with every
-        `auto` resolved) and `scratch` (a folder for decoded pixels, or None for the system's temporary folder).
+        `auto` resolved) and `scratch` (where decoded pixels go, or None for the system's temporary folder).
     """
     settings = args.custom_config
     class_names = read_class_names(args.schema_path)
@@ -68,19 +69,9 @@ def train(args: FnArgs, settings: dict[str, Any], class_names: list[str], scratc
     return result
 
 
-def read_class_names(schema_path: str) -> list[str]:
-    """The class names by id: the domain that ImageExampleGen wrote into the examples' schema."""
-    schema = io_utils.SchemaReader().read(schema_path)
-    for feature in schema.feature:
-        if feature.name == features.CLASS_NAME:
-            return list(feature.string_domain.value)
-    raise ValueError(f"{schema_path} has no feature {features.CLASS_NAME}")
-
-
-def _fresh_scratch(wanted: str | None) -> Path:
-    if wanted is None:
-        return Path(tempfile.mkdtemp(prefix="graft-"))
-    # What a killed run left behind is of no use to this one.
-    shutil.rmtree(wanted, ignore_errors=True)
-    Path(wanted).mkdir(parents=True)
-    return Path(wanted)
+def _fresh_scratch(parent: str | None) -> Path:
+    """A new folder; what killed runs left behind beside it is removed (the output folder is held by this run alone)."""
+    if parent is not None:
+        for leftover in Path(parent).glob(f"{SCRATCH_PREFIX}*"):
+            shutil.rmtree(leftover)
+    return Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=parent))

@@ -42,25 +42,20 @@ class Phase:
     images_per_second: float = 0.0
     history: dict[str, list[float]] = field(default_factory=dict)
 
-    @property
-    def quality(self) -> tuple[float, float]:
-        """What `better` means everywhere: higher eval accuracy, then lower eval loss."""
-        return self.eval_accuracy, -self.eval_loss
-
 
 class KeepBest(keras.callbacks.Callback):
     """Stops after `patience` epochs without a better one, and puts the best epoch's weights back.
 
-    Better is a higher eval accuracy or, at the same accuracy, a lower eval loss: on the small eval splits of transfer
-    learning many epochs have the same accuracy, and the loss tells them apart.
+    Better is a lower eval loss. On the small eval splits of transfer learning one image is several points of accuracy,
+    so the accuracy picks an epoch by luck (`docs/decisions.md` has the measurement).
 
     Args:
       name: of the phase, for messages.
       patience: epochs.
-      start: quality to beat before an epoch is kept; None to keep the best epoch whatever it is.
+      start: eval loss to beat before an epoch is kept.
     """
 
-    def __init__(self, name: str, patience: int, start: tuple[float, float] | None = None):
+    def __init__(self, name: str, patience: int, start: float = math.inf):
         super().__init__()
         self.name, self.patience, self.best = name, patience, start
         self.epoch = 0
@@ -73,15 +68,14 @@ class KeepBest(keras.callbacks.Callback):
         progress.say(f"{self.name}, epoch {epoch + 1} of {self.params['epochs']}")
 
     def on_epoch_end(self, epoch, logs=None):
-        if not math.isfinite(logs["loss"]):
+        if not (math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"])):
             rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
             raise GraftError(
-                f"The loss became {logs['loss']} in epoch {epoch + 1} of the {self.name} phase at learning rate "
-                f"{rate:g}: training stopped and nothing was published. Lower the phase's learning_rate."
+                f"The loss became {logs['loss']} (eval {logs['val_loss']}) in epoch {epoch + 1} of the {self.name} "
+                f"phase at learning rate {rate:g}: training stopped and nothing was published. Lower the learning_rate."
             )
-        quality = (logs["val_accuracy"], -logs["val_loss"])
-        if self.best is None or quality > self.best:
-            self.best, self.epoch, self.weights = quality, epoch + 1, self.model.get_weights()
+        if logs["val_loss"] < self.best:
+            self.best, self.epoch, self.weights = logs["val_loss"], epoch + 1, self.model.get_weights()
         elif epoch + 1 - self.epoch >= self.patience:
             self.model.stop_training = True
 
@@ -169,7 +163,7 @@ def fine_tune(
     )
     # XLA would spend longer compiling on a CPU than it saves in a fine-tuning of this length.
     classifier.compile(keras.optimizers.Adam(rate), LOSS, metrics=["accuracy"], jit_compile=False)
-    keep = KeepBest("fine-tune", settings["patience"], start=before.quality)
+    keep = KeepBest("fine-tune", settings["patience"], start=before.eval_loss)
     training_data = train.training_data(settings["batch_size"], settings["seed"])
     eval_data = evaluation.training_data(64, None)
     phase = _fit(classifier, training_data, eval_data, keep, settings, len(train), began)
@@ -192,7 +186,7 @@ def _fit(
     now = time.monotonic()
     epochs = len(history["loss"])
     # Where no epoch was kept, the best of them says how close it came.
-    best = keep.epoch or 1 + max(range(epochs), key=lambda i: (history["val_accuracy"][i], -history["val_loss"][i]))
+    best = keep.epoch or 1 + min(range(epochs), key=history["val_loss"].__getitem__)
     return Phase(
         epochs=epochs,
         seconds=now - began,

@@ -418,3 +418,24 @@ def test_digest_tells_its_progress_once_a_file(pets):
     told = []
     content_digest(pets, scan(pets).files, advance=lambda: told.append(1))
     assert len(told) == 3
+
+
+def test_d12_empty_class_folder_changes_the_digest(tmp_path):
+    listing = scan_two(tmp_path)
+    before = content_digest(tmp_path, listing.files, classes=listing.classes)
+    (tmp_path / "emu").mkdir()
+    listing = scan(tmp_path)
+    assert content_digest(tmp_path, listing.files, classes=listing.classes) != before
+
+
+def scan_two(root):
+    for name in ("cat", "dog"):
+        (root / name).mkdir()
+        (root / name / "1.jpg").write_bytes(b"\xff\xd8\xff")
+    return scan(root)
+
+
+def test_text_that_begins_like_a_bitmap_is_no_image(tmp_path):
+    listing = scan_two(tmp_path)
+    (tmp_path / "cat" / "cars").write_text("BMW, Bentley, Bugatti")
+    assert scan(tmp_path).files == listing.files

@@ -94,7 +94,7 @@ def through_exported_model(files: list[bytes], storage: str, folder) -> np.ndarr
     return answer["probabilities"].numpy().reshape(-1, SIZE, SIZE, 3)
 
 
-@pytest.mark.parametrize("storage", pixels.STORAGE_FORMATS)
+@pytest.mark.parametrize("storage", ["png", "jpeg", "float"])
 def test_transform_training_and_export_see_the_same_pixels(files, storage, tmp_path):
     eager = pixels.prepare(tf.constant(files), size=SIZE, mode="stretch", storage=storage).numpy()
     rows = through_transform(files, tmp_path / "beam", storage=storage)
@@ -114,7 +114,7 @@ def test_dataset_normalisation_gives_zero_mean_and_unit_variance(files, tmp_path
     np.testing.assert_allclose(values.var((0, 1, 2)), 1, atol=1e-3)
 
 
-@pytest.mark.parametrize("mode", pixels.RESIZE_MODES)
+@pytest.mark.parametrize("mode", ["stretch", "crop", "pad"])
 def test_resize_gives_the_same_eagerly_and_in_a_graph(mode):
     image = tf.constant(np.random.default_rng(0).integers(0, 256, (50, 30, 3)).astype(np.uint8))
     graph = tf.function(lambda value: pixels.resize(value, SIZE, mode))

@@ -225,3 +225,8 @@ def test_published_version_is_a_copy_and_the_model_stays(model, serving):
     assert is_whole(model)
     os.truncate(model / "saved_model.pb", 0)
     assert is_whole(version)
+
+
+def test_folder_with_leading_zeros_is_no_version(tmp_path):
+    (tmp_path / "0001").mkdir()
+    assert versions(tmp_path) == []

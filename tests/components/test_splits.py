@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from components.errors import DataRefused
-from components.splits import LABEL_CONFLICT, SplitRules, build_catalog, position
+from components.splits import LABEL_CONFLICT, SplitRules, build_catalog, position, without_lost
 
 CLASSES = ("cat", "dog")
 
@@ -282,3 +282,40 @@ def test_d15_images_lost_to_a_conflict_do_not_count_for_the_class():
     conflict = [record("cat/x.jpg", "same"), record("dog/x.jpg", "same")]
     message = refused(many("cat", 20) + many("dog", 2) + conflict, max_bad_fraction=0.5)
     assert "'dog' has 2 usable distinct images" in message
+
+
+def lossy(count: int):
+    """Two classes of `count` images, and the catalog of them."""
+    records = [
+        {"path": f"{name}/{i}", "class_name": name, "split": None, "sha256": f"{name}{i}", "reason": None}
+        for name in ("a", "b")
+        for i in range(count)
+    ]
+    rules = SplitRules(max_bad_fraction=0.5)
+    return records, rules, build_catalog(records, ["a", "b"], rules, {})
+
+
+def test_d14_file_lost_while_it_was_read_is_quarantined_and_no_longer_kept():
+    records, rules, catalog = lossy(20)
+    lost = [next(row for row in catalog.kept if row["split"] == "train") | {"reason": "I/O error: gone"}]
+    after = without_lost(catalog, lost, records, ["a", "b"], rules)
+    assert after.quarantined == lost
+    assert len(after.kept) == len(catalog.kept) - 1
+
+
+def test_d14_class_that_lost_its_last_test_image_is_refused():
+    records, rules, catalog = lossy(20)
+    lost = [
+        row | {"reason": "I/O error: gone"}
+        for row in catalog.kept
+        if (row["class_name"], row["split"]) == ("a", "test")
+    ]
+    with pytest.raises(DataRefused, match="'a' lost its last test images"):
+        without_lost(catalog, lost, records, ["a", "b"], rules)
+
+
+def test_d2_losing_more_than_the_budget_is_refused():
+    records, rules, catalog = lossy(20)
+    lost = [row | {"reason": "I/O error: gone"} for row in catalog.kept if row["class_name"] == "a"][:15]
+    with pytest.raises(DataRefused, match=r"data\.max_bad_fraction"):
+        without_lost(catalog, lost, records, ["a", "b"], rules)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -122,7 +123,7 @@ print(json.dumps({"label": [x.decode() for x in answers["label"].numpy()], "scor
     np.testing.assert_allclose(answer["score"], [row["candidate"]["score"] for row in chosen], atol=1e-5)
 
 
-def test_predict_names_the_class_and_the_file_that_is_no_image(graft, images, published):
+def test_predict_names_the_class_and_the_file_that_is_no_image(graft, images, published, tmp_path):
     model = published.summary["model"]["path"]
     good, bad = images / "circle" / "really-a-png.jpg", images / "triangle" / "page.jpg"
     result = graft.command("predict", model, good, bad, "--json")
@@ -131,6 +132,9 @@ def test_predict_names_the_class_and_the_file_that_is_no_image(graft, images, pu
     assert answers[0]["label"] in ("circle", "square", "triangle")
     assert sum(answers[0]["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     assert "no image" in answers[1]["error"]
+    tiff = tmp_path / "scan.tif"
+    draw("circle", 901).save(tiff)
+    assert json.loads(graft.command("predict", model, tiff, "--json").out)["label"] in answers[0]["probabilities"]
 
 
 def test_s2_same_again_is_unchanged_without_importing_tfx(graft, images, published):
@@ -141,6 +145,18 @@ def test_s2_same_again_is_unchanged_without_importing_tfx(graft, images, publish
     tick = json.loads((graft.output / "runs" / "ticks.jsonl").read_text().splitlines()[-1])
     assert (tick["status"], tick["run_id"]) == ("unchanged", published.summary["run_id"])
     assert result.summary["run_id"] == published.summary["run_id"]
+
+
+def test_model_that_was_taken_out_of_service_is_not_unchanged(graft, images, published):
+    version = Path(published.summary["model"]["path"])
+    aside = graft.output / "aside"
+    version.rename(aside)
+    result = graft.run(images, *FAST)
+    shutil.rmtree(version.parent)
+    version.parent.mkdir()
+    aside.rename(version)
+    assert result.summary["status"] == "published"
+    assert not result.ran("Train")
 
 
 def test_d11_touch_alone_runs_nothing(graft, images, published):

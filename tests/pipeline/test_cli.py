@@ -120,3 +120,19 @@ def test_check_prints_the_whole_configuration():
 
 def test_predict_without_a_model_is_a_usage_error(tmp_path):
     refuses(graft("predict", tmp_path, tmp_path / "x.jpg"), 2, "There is no model in")
+
+
+def test_output_inside_the_image_folder_is_refused_before_it_becomes_a_class(classes):
+    refuses(graft("run", "--images", classes, "--output", classes / "out", *TINY), 2, "inside the image folder")
+    assert not (classes / "out").exists()
+
+
+def test_missing_image_folder_leaves_no_output_behind(tmp_path):
+    graft("run", "--images", tmp_path / "no", "--output", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_file_with_a_name_that_is_no_text_is_listed_escaped(classes):
+    with open(os.fsencode(classes / "cat") + b"/\xff.jpg", "wb"):
+        pass
+    refuses(graft("check", "--images", classes, *TINY), 3, "\\udcff.jpg (empty file)")

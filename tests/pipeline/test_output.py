@@ -73,14 +73,14 @@ def test_p3_folder_that_cannot_be_made_is_named(tmp_path):
     assert str(tmp_path / "file" / "out") in str(caught.value)
 
 
-def test_finished_runs_come_newest_first_without_the_others(output):
+def test_last_finished_run_is_the_newest_that_neither_failed_nor_is_under_way(output):
     run(output, "20260101-000001", "published")
     run(output, "20260101-000003", "refused")
     run(output, "20260101-000002", "failed")
     run(output, "20251231-235959", "published")
     (output.runs / "20260101-000009").mkdir()
     output.point_latest(output.runs / "20260101-000001")
-    assert [path.name for path in output.finished_runs()] == ["20260101-000003", "20260101-000001", "20251231-235959"]
+    assert output.last_finished().name == "20260101-000003"
 
 
 def test_latest_points_to_the_last_run_and_moves_with_it(output):
@@ -129,7 +129,7 @@ def test_damaged_summary_counts_as_none(output):
     (output.runs / "20260101-000001").mkdir()
     (output.runs / "20260101-000001" / "summary.json").write_text('{"status": "publ')
     assert read_summary(output.runs / "20260101-000001") == {}
-    assert output.finished_runs() == []
+    assert output.last_finished() is None
 
 
 def test_write_json_leaves_the_old_file_where_writing_fails(tmp_path):
@@ -137,3 +137,14 @@ def test_write_json_leaves_the_old_file_where_writing_fails(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "summary.json", {"status": object()})
     assert read_summary(tmp_path) == {"status": "published"}
+
+
+def test_folder_with_other_peoples_files_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "cache" / "training").mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"was not made by Graft \(it holds cache\)"):
+        Output(tmp_path).prepare()
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_folder_of_an_earlier_run_is_taken_again(output):
+    Output(output.root).prepare()

@@ -55,3 +55,8 @@ def test_g15_a_keras_file_with_code_inside_is_refused(tmp_path):
 def test_missing_weight_file_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"there is no file .*gone\.h5"):
         backbones.require_weights("vgg16", 1.0, str(tmp_path / "gone.h5"), 224)
+
+
+def test_digest_of_bundled_weights_is_of_their_content():
+    assert len(backbones.weights_digest("bundled")) == 64
+    assert backbones.weights_digest("imagenet") == "imagenet"
