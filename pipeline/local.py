@@ -31,7 +31,7 @@ def run(config: Config, images: Path, output_folder: Path) -> dict[str, Any]:
     """Runs the pipeline and prints what happens.
 
     Returns:
-      The summary (see the README for its fields); `exit_code` in it is what the command ends with.
+      The summary (docs/summary.md names its fields); `exit_code` in it is what the command ends with.
 
     Raises:
       GraftError: nothing was started, for a reason that the person can mend.

@@ -152,6 +152,15 @@ def test_d11_touch_alone_runs_nothing(graft, images, published):
     assert "unchanged" in graft.run(images, *FAST).out
 
 
+def test_p5_p6_worker_processes_give_the_same_splits_labels_and_metrics(tmp_path, images, published):
+    result = Graft(tmp_path).run(images, *FAST, "--set", "runner.beam=processes")
+    assert result.code == 0, result.out + result.error
+    assert result.summary["data"] == published.summary["data"]
+    assert result.summary["metrics"] == published.summary["metrics"]
+    for name in ("accuracy", "eval_accuracy", "eval_loss"):
+        assert result.summary["training"]["fine_tune"][name] == published.summary["training"]["fine_tune"][name]
+
+
 def test_p7_edited_preprocessing_runs_transform_again_but_not_ingestion(graft, images, published):
     source = graft.source / "components" / "preprocessing.py"
     source.write_text(source.read_text() + "\n# an edited line\n")
