@@ -44,43 +44,70 @@ class Phase:
 
 
 class KeepBest(keras.callbacks.Callback):
-    """Stops after `patience` epochs without a better one, and puts the best epoch's weights back.
+    """Evaluates after each epoch, keeps the best one's weights, and stops when none has been kept for a while.
 
-    Better is a lower eval loss. On the small eval splits of transfer learning one image is several points of accuracy,
-    so the accuracy picks an epoch by luck (`docs/decisions.md` has the measurement).
+    The best epoch is the latest whose eval loss is within one standard error (of the paired differences) of the lowest.
+    The eval splits of transfer learning are small: their lowest loss is partly luck, and an epoch from before the head
+    had learnt all it can often has it (`docs/decisions.md` has the measurement). It is the one-standard-error rule of
+    Breiman et al. 1984, "Classification and Regression Trees", with "later" for "simpler".
 
     Args:
       name: of the phase, for messages.
       patience: epochs.
-      start: eval loss to beat before an epoch is kept.
+      eval_data: (inputs, labels) batches of the eval split.
+      start: eval loss that an epoch must be below to be kept.
     """
 
-    def __init__(self, name: str, patience: int, start: float = math.inf):
+    def __init__(self, name: str, patience: int, eval_data: tf.data.Dataset, start: float = math.inf):
         super().__init__()
-        self.name, self.patience, self.best = name, patience, start
+        self.name, self.patience, self.eval_data, self.start = name, patience, eval_data, start
         self.epoch = 0
         self.weights: list[np.ndarray] | None = None
+        self.lowest: np.ndarray | None = None
 
     def on_train_begin(self, logs=None):
         self.weights = self.model.get_weights()
+        self._forward = tf.function(lambda inputs: self.model(inputs, training=False), reduce_retracing=True)
 
     def on_epoch_begin(self, epoch, logs=None):
         progress.say(f"{self.name}, epoch {epoch + 1} of {self.params['epochs']}")
 
     def on_epoch_end(self, epoch, logs=None):
+        losses, accuracy = self._evaluate()
+        # Keras' own History comes after this callback and takes these with the rest.
+        logs["val_loss"], logs["val_accuracy"] = float(losses.mean()), accuracy
         if not (math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"])):
             rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
             raise GraftError(
                 f"The loss became {logs['loss']} (eval {logs['val_loss']}) in epoch {epoch + 1} of the {self.name} "
                 f"phase at learning rate {rate:g}: training stopped and nothing was published. Lower the learning_rate."
             )
-        if logs["val_loss"] < self.best:
-            self.best, self.epoch, self.weights = logs["val_loss"], epoch + 1, self.model.get_weights()
+        if logs["val_loss"] < self.start and (self.lowest is None or not significantly_higher(losses, self.lowest)):
+            self.epoch, self.weights = epoch + 1, self.model.get_weights()
+            if self.lowest is None or losses.mean() < self.lowest.mean():
+                self.lowest = losses
         elif epoch + 1 - self.epoch >= self.patience:
             self.model.stop_training = True
 
     def on_train_end(self, logs=None):
         self.model.set_weights(self.weights)
+
+    def _evaluate(self) -> tuple[np.ndarray, float]:
+        """Cross-entropy of each eval image, float64 [examples], and the accuracy."""
+        losses, hits = [], []
+        for inputs, labels in self.eval_data:
+            probabilities, labels = self._forward(inputs).numpy(), labels.numpy()
+            true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+            losses.append(-np.log(np.maximum(true, 1e-7)))
+            hits.append(probabilities.argmax(1) == labels)
+        return np.concatenate(losses), float(np.concatenate(hits).mean())
+
+
+def significantly_higher(losses: np.ndarray, lowest: np.ndarray) -> bool:
+    """Whether the mean of `losses` is more than one standard error of the paired differences above that of `lowest`."""
+    differences = losses - lowest
+    error = differences.std(ddof=1) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
+    return bool(differences.mean() > error)
 
 
 def compute_features(features: keras.Model, splits: Sequence[Split], batch_size: int = 32) -> list[np.ndarray]:
@@ -132,7 +159,8 @@ def train_frozen(features: keras.Model, head: keras.Model, train: Split, evaluat
         .prefetch(2)
     )
     eval_data = tf.data.Dataset.from_tensor_slices((data[1], evaluation.labels)).batch(1024)
-    return _fit(head, training_data, eval_data, KeepBest("frozen", settings["patience"]), settings, len(train), began)
+    keep = KeepBest("frozen", settings["patience"], eval_data)
+    return _fit(head, training_data, keep, settings, len(train), began)
 
 
 def fine_tune(
@@ -163,26 +191,22 @@ def fine_tune(
     )
     # XLA would spend longer compiling on a CPU than it saves in a fine-tuning of this length.
     classifier.compile(keras.optimizers.Adam(rate), LOSS, metrics=["accuracy"], jit_compile=False)
-    keep = KeepBest("fine-tune", settings["patience"], start=before.eval_loss)
+    keep = KeepBest("fine-tune", settings["patience"], evaluation.training_data(64, None), start=before.eval_loss)
     training_data = train.training_data(settings["batch_size"], settings["seed"])
-    eval_data = evaluation.training_data(64, None)
-    phase = _fit(classifier, training_data, eval_data, keep, settings, len(train), began)
+    phase = _fit(classifier, training_data, keep, settings, len(train), began)
     return phase, keep.epoch > 0
 
 
 def _fit(
     model: keras.Model,
     data: tf.data.Dataset,
-    eval_data: tf.data.Dataset,
     keep: KeepBest,
     settings: dict,
     images: int,
     began: float,
 ) -> Phase:
     fit_began = time.monotonic()
-    history: dict[str, list[Any]] = model.fit(
-        data, validation_data=eval_data, epochs=settings["epochs"], verbose=0, callbacks=[keep]
-    ).history
+    history: dict[str, list[Any]] = model.fit(data, epochs=settings["epochs"], verbose=0, callbacks=[keep]).history
     now = time.monotonic()
     epochs = len(history["loss"])
     # Where no epoch was kept, the best of them says how close it came.

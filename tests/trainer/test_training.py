@@ -135,3 +135,26 @@ def test_unfreezing_starts_where_the_setting_says(parts, start, first):
 def test_unfreezing_past_the_last_layer_is_a_configuration_error(parts, start):
     with pytest.raises(UsageError, match="graft_tiny"):
         network.unfreeze(parts[0], start)
+
+
+def test_a_later_epoch_counts_as_worse_only_beyond_one_standard_error():
+    random = np.random.default_rng(0)
+    lowest = random.uniform(0, 1, 40)
+    noise = random.normal(0, 0.2, 40)
+    noise -= noise.mean()
+    error = noise.std(ddof=1) / np.sqrt(40)
+    assert not training.significantly_higher(lowest, lowest)
+    assert not training.significantly_higher(lowest + noise + 0.9 * error, lowest)
+    assert training.significantly_higher(lowest + noise + 1.1 * error, lowest)
+    assert training.significantly_higher(np.array([0.2]), np.array([0.1]))
+
+
+def test_eval_figures_are_those_that_keras_computes(parts):
+    _backbone, features, head = parts
+    evaluation = split_of(17, 1)
+    phase = training.train_frozen(features, head, split_of(32, 0), evaluation, settings(epochs=1))
+    classifier = network.joined(features, head)
+    classifier.compile(loss=training.LOSS, metrics=["accuracy"], jit_compile=False)
+    loss, accuracy = classifier.evaluate(evaluation.training_data(5, None), verbose=0)
+    assert phase.eval_loss == pytest.approx(loss, abs=1e-5)
+    assert phase.eval_accuracy == pytest.approx(accuracy, abs=1e-6)
