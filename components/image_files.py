@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from components.errors import DataRefused, UsageError
+from components.files import write_whole
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -274,7 +275,5 @@ def content_digest(
             for file, value in zip(files, values, strict=True)
             if not value.startswith("unreadable")
         }
-        temporary = memory.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps({"root": str(root), "files": fresh}))
-        os.replace(temporary, memory)
+        write_whole(memory, json.dumps({"root": str(root), "files": fresh}))
     return digest.hexdigest()

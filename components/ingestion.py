@@ -21,6 +21,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 
 from components import features, progress
 from components.examples_schema import write_schema
+from components.files import write_whole
 from components.image_files import ImageFile, scan
 from components.inspection import inspect, readable
 from components.splits import Catalog, SplitRules, build_catalog, without_lost
@@ -80,7 +81,7 @@ class MakeExample(beam.DoFn):
         except OSError as error:
             yield self._lost(record, f"I/O error: {error.strerror}")
             return
-        if _sha256(data) != record["sha256"]:
+        if hashlib.sha256(data).hexdigest() != record["sha256"]:
             yield self._lost(record, "I/O error: changed while it was read")
             return
         metadata = {
@@ -103,10 +104,6 @@ class MakeExample(beam.DoFn):
 
     def _lost(self, record: dict, reason: str):
         return beam.pvalue.TaggedOutput(self.LOST, json.dumps(record | {"reason": reason}))
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _example(values: dict[str, Any]) -> bytes:
@@ -231,10 +228,8 @@ def write_remembered(path: Path, remembered: dict[str, str]) -> None:
     if not remembered or remembered == read_remembered(path):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}")
     rows = [json.dumps({"sha256": sha256, "split": split}) for sha256, split in sorted(remembered.items())]
-    temporary.write_text("\n".join(rows) + "\n")
-    os.replace(temporary, path)
+    write_whole(path, "\n".join(rows) + "\n")
 
 
 # ---- the component --------------------------------------------------------------------------------------------------

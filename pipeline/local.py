@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 import time
 import traceback
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from components import progress
 from components.errors import GraftError, UsageError
+from components.files import write_whole
 from components.image_files import content_digest, scan
 from components.publishing import newest
 from components.source import ROOT, source_digest
@@ -127,7 +127,7 @@ class _Run:
             if error is None:
                 self._after(summary)
                 # Last, so that a run that was killed before it is not taken for a finished one.
-                (self.folder / MARK_FILE).write_text(_mark(self.output, fingerprint))
+                write_whole(self.folder / MARK_FILE, _mark(self.output, fingerprint))
             summaries.print_end(summary, self, steps, error)
         if isinstance(error, KeyboardInterrupt):
             raise error
@@ -173,16 +173,10 @@ class _Run:
         if summary["status"] != "published":
             return
         statistics = Path(self.artifacts["StatisticsGen"]["statistics"].uri, "Split-train", "FeatureStats.pb")
-        _replace(statistics, self.output.schema / "published_statistics.pb")
+        write_whole(self.output.schema / "published_statistics.pb", statistics.read_bytes())
         if "SchemaGen" in self.artifacts:
             schema = Path(self.artifacts["SchemaGen"]["schema"].uri, "schema.pbtxt")
-            _replace(schema, self.output.schema / "metadata.pbtxt")
-
-
-def _replace(source: Path, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}")
-    shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
+            write_whole(self.output.schema / "metadata.pbtxt", schema.read_bytes())
 
 
 # ---- TFX's local launcher, node by node -----------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import OutputBusy, UsageError
+from components.files import write_whole
 
 LOCK = ".lock"
 ENDINGS = ("published", "refused")
@@ -136,6 +137,4 @@ def read_summary(run: Path) -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(temporary, path)
+    write_whole(path, json.dumps(value, indent=1) + "\n")
