@@ -1,7 +1,7 @@
 """Transformed examples -> pixels on disk, in an order that no runner decides."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,21 @@ class Split:
         """Images in the sorted order, once."""
         for start in range(0, len(self), batch_size):
             yield self.images[self.order[start : start + batch_size]]
+
+    def mapped(self, batches: Iterable[np.ndarray], shape: Sequence[int], scratch: Path) -> "Split":
+        """The same examples with something computed from each image in its place.
+
+        Args:
+          batches: float32 [batch, *shape], in the sorted order.
+          shape: of one.
+          scratch: an existing folder; takes four bytes a number.
+        """
+        path = _new_file(scratch)
+        with open(path, "wb") as file:
+            for batch in batches:
+                batch.tofile(file)
+        images = np.memmap(path, np.float32, "r", shape=(len(self), *shape))
+        return replace(self, images=images, order=np.arange(len(self)))
 
     def training_data(self, batch_size: int, seed: int | None) -> tf.data.Dataset:
         """(normalised images, labels) batches; shuffled anew in every epoch where a seed is given."""
@@ -84,7 +99,7 @@ def read_split(patterns: Sequence[str], size: int, storage: str, scratch: Path) 
     files = sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
     records = tf.data.TFRecordDataset(files, compression_type="GZIP", num_parallel_reads=2)
     data = records.map(parse, num_parallel_calls=tf.data.AUTOTUNE).batch(64).prefetch(2)
-    path = scratch / f"pixels-{len(list(scratch.iterdir()))}"
+    path = _new_file(scratch)
     labels, keys, constants = [], [], None
     with open(path, "wb") as file:
         for batch in data.as_numpy_iterator():
@@ -96,3 +111,7 @@ def read_split(patterns: Sequence[str], size: int, storage: str, scratch: Path) 
     images = np.memmap(path, np.float32 if as_float else np.uint8, "r", shape=(len(all_labels), size, size, 3))
     order = np.argsort(all_keys, kind="stable")
     return Split(images, all_labels[order], order, constants)
+
+
+def _new_file(scratch: Path) -> Path:
+    return scratch / f"pixels-{len(list(scratch.iterdir()))}"

@@ -1,5 +1,6 @@
 """The exported model: raw image bytes in, class, score and probabilities out, with TensorFlow alone."""
 
+import functools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +31,9 @@ class Classifier(tf.Module):
         labels_file: str,
     ):
         super().__init__()
-        self.model = model
+        # Its variables rather than its layers, which nothing needs in a served model and which take seconds to save.
+        self.weights = [variable.value for variable in model.variables]
+        self._network = functools.partial(model, training=False)
         # Variables, because a loaded module has its variables and assets as attributes, but no constants.
         self.class_names = tf.Variable(list(class_names), trainable=False, dtype=tf.string)
         self.image_size = tf.Variable(preprocessing["size"], trainable=False, dtype=tf.int32)
@@ -42,7 +45,7 @@ class Classifier(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="encoded")])
     def _classify(self, encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         prepared = pixels.prepare(encoded, **self._preprocessing)
-        probabilities = self.model(pixels.normalise(prepared, *self._constants), training=False)
+        probabilities = self._network(pixels.normalise(prepared, *self._constants))
         return {
             "label": tf.gather(self.class_names, tf.argmax(probabilities, axis=1)),
             "score": tf.reduce_max(probabilities, axis=1),

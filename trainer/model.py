@@ -53,6 +53,41 @@ def joined(features: keras.Model, head_model: keras.Model) -> keras.Model:
     return keras.Model(features.input, head_model(features.output), name="classifier")
 
 
+def divide(backbone: keras.Model, start: str | int | float) -> tuple[keras.Model | None, keras.Model]:
+    """Cuts a backbone in two where fine-tuning begins, so that what never changes need not be computed in every epoch.
+
+    Args:
+      backbone: a functional model.
+      start: as for `unfreeze`.
+
+    Returns:
+      The trunk, which holds no layer that `unfreeze` makes trainable, and the rest, which takes its output. Both
+      share the backbone's layers. The trunk is None, and the rest the whole backbone, where no single tensor below
+      `start` feeds all that follows.
+
+    Raises:
+      UsageError: the name or index is not in the backbone.
+    """
+    layers = backbone.layers
+    position = {id(layer): index for index, layer in enumerate(layers)}
+    # How far up each layer's output is used: nothing may reach past the cut but the cut's own output.
+    reach = list(range(len(layers)))
+    for index, layer in enumerate(layers):
+        for node in layer._inbound_nodes:
+            for parent in node.parent_nodes:
+                if (below := position.get(id(parent.operation))) is not None:
+                    reach[below] = max(reach[below], index)
+    farthest, cut = 0, 0
+    for index in range(1, _first_layer(backbone, start)):
+        farthest = max(farthest, reach[index - 1])
+        if farthest <= index:
+            cut = index
+    if cut == 0:
+        return None, backbone
+    seam = layers[cut].output
+    return keras.Model(backbone.input, seam, name="trunk"), keras.Model(seam, backbone.output, name="top")
+
+
 def unfreeze(backbone: keras.Model, start: str | int | float) -> int:
     """Makes the top of a backbone trainable; BatchNorm layers stay frozen.
 

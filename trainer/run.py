@@ -1,8 +1,10 @@
 """`run_fn`: what TFX's Trainer calls."""
 
 import json
+import math
 import shutil
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -49,24 +51,39 @@ def train(args: FnArgs, settings: dict[str, Any], class_names: list[str], scratc
 
     backbone = backbones.build(model_settings["backbone"], model_settings["alpha"], model_settings["weights"], size)
     backbone.trainable = False
-    pooled = network.pooled(backbone, model_settings["head"]["pooling"])
-    head = network.head(
-        pooled.output_shape[-1], len(class_names), model_settings["head"]["hidden"], model_settings["head"]["dropout"]
-    )
+    frozen_settings, fine_tune_settings = (training_settings[phase] for phase in ("frozen", "fine_tune"))
+    # What is trained sees the output of a trunk that no phase changes, where there is one and its output can be kept.
+    splits, top, trunk_seconds = [train_split, eval_split], backbone, 0.0
+    if fine_tune_settings["epochs"]:
+        trunk, rest = network.divide(backbone, fine_tune_settings["unfreeze"])
+        if trunk is not None and _can_be_kept(trunk.output_shape, sum(map(len, splits)), scratch):
+            began = time.monotonic()
+            splits, top = training.activations(trunk, splits, scratch), rest
+            trunk_seconds = time.monotonic() - began
+    pooling, head_settings = model_settings["head"]["pooling"], model_settings["head"]
+    pooled = network.pooled(top, pooling)
+    head = network.head(pooled.output_shape[-1], len(class_names), head_settings["hidden"], head_settings["dropout"])
     shared = {"batch_size": training_settings["batch_size"], "seed": training_settings["seed"]}
-    frozen = training.train_frozen(pooled, head, train_split, eval_split, training_settings["frozen"] | shared)
+    frozen = training.train_frozen(pooled, head, *splits, frozen_settings | shared)
+    frozen.seconds += trunk_seconds
     result: dict[str, Any] = {"frozen": asdict(frozen), "fine_tune": None}
-    classifier = network.joined(pooled, head)
-    if training_settings["fine_tune"]["epochs"]:
+    if fine_tune_settings["epochs"]:
+        network.unfreeze(backbone, fine_tune_settings["unfreeze"])
         tuned, kept = training.fine_tune(
-            classifier, backbone, train_split, eval_split, training_settings["fine_tune"] | shared, before=frozen
+            network.joined(pooled, head), *splits, fine_tune_settings | shared, before=frozen
         )
         result["fine_tune"] = asdict(tuned) | {"kept": kept}
     progress.start(None, "exporting")
+    classifier = network.joined(network.pooled(backbone, pooling), head)
     result |= {"parameters": int(classifier.count_params()), "classes": class_names}
     preprocessing = {"size": size, "mode": transform["resize"], "storage": storage}
     export.export(classifier, class_names, preprocessing, train_split.constants, Path(args.serving_model_dir))
     return result
+
+
+def _can_be_kept(shape: tuple[int | None, ...], count: int, scratch: Path) -> bool:
+    """Whether a trunk's float32 output for `count` images is smaller than half of what is free on the disk."""
+    return count * math.prod(shape[1:]) * 4 < shutil.disk_usage(scratch).free / 2
 
 
 def _fresh_scratch(parent: str | None) -> Path:

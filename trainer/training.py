@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -12,7 +13,6 @@ import tensorflow as tf
 
 from components import progress
 from components.errors import GraftError
-from trainer import model as network
 from trainer.dataset import Split
 
 LOSS = "sparse_categorical_crossentropy"
@@ -110,24 +110,34 @@ def significantly_higher(losses: np.ndarray, lowest: np.ndarray) -> bool:
     return bool(differences.mean() > error)
 
 
-def compute_features(features: keras.Model, splits: Sequence[Split], batch_size: int = 32) -> list[np.ndarray]:
-    """One forward pass over each split: float32 [examples, features] each, in the split's sorted order."""
-    normalised = splits[0].normalised
+def forward(model: keras.Model, splits: Sequence[Split], batch_size: int = 32) -> Iterator[Iterator[np.ndarray]]:
+    """One forward pass in inference mode: for each split, float32 [batch, ...] batches in its sorted order."""
     images = splits[0].images
 
     # Not model.predict: its data adapter would copy the images once more. One trace serves every batch and split.
     @tf.function(input_signature=[tf.TensorSpec([None, *images.shape[1:]], images.dtype)])
-    def forward(batch: tf.Tensor) -> tf.Tensor:
-        return features(normalised(batch), training=False)
+    def call(batch: tf.Tensor) -> tf.Tensor:
+        return model(splits[0].normalised(batch), training=False)
 
-    results = []
-    for split in splits:
-        parts = []
+    def outputs(split: Split) -> Iterator[np.ndarray]:
         for batch in split.batches(batch_size):
-            parts.append(forward(tf.constant(batch)).numpy())
+            yield call(tf.constant(batch)).numpy()
             progress.advance(len(batch))
-        results.append(np.concatenate(parts))
-    return results
+
+    return map(outputs, splits)
+
+
+def activations(trunk: keras.Model, splits: Sequence[Split], scratch: Path) -> list[Split]:
+    """The splits as the layers after a trunk that never changes see them: one forward pass, for both phases.
+
+    Args:
+      trunk: the part of the backbone that stays frozen throughout.
+      splits: of images.
+      scratch: a folder for the results.
+    """
+    progress.start(sum(map(len, splits)), "computing what the frozen layers give")
+    passes = zip(splits, forward(trunk, splits), strict=True)
+    return [split.mapped(batches, trunk.output_shape[1:], scratch) for split, batches in passes]
 
 
 def train_frozen(features: keras.Model, head: keras.Model, train: Split, evaluation: Split, settings: dict) -> Phase:
@@ -141,8 +151,9 @@ def train_frozen(features: keras.Model, head: keras.Model, train: Split, evaluat
       settings: `epochs`, `learning_rate`, `patience`, `batch_size`, `seed`.
     """
     began = time.monotonic()
-    progress.start(len(train) + len(evaluation), "computing features")
-    data = compute_features(features, (train, evaluation))
+    splits = (train, evaluation)
+    progress.start(sum(map(len, splits)), "computing features")
+    data = [np.concatenate(list(batches)) for batches in forward(features, splits)]
     progress.start(None)
     head.compile(
         keras.optimizers.Adam(settings["learning_rate"]),
@@ -164,26 +175,24 @@ def train_frozen(features: keras.Model, head: keras.Model, train: Split, evaluat
 
 
 def fine_tune(
-    classifier: keras.Model, backbone: keras.Model, train: Split, evaluation: Split, settings: dict, before: Phase
+    classifier: keras.Model, train: Split, evaluation: Split, settings: dict, before: Phase
 ) -> tuple[Phase, bool]:
-    """Unfreezes the top of the backbone and trains it together with the head.
+    """Trains what was unfrozen of the backbone together with the head.
 
     The learning rate rises over the first tenth of the steps and falls along a cosine to zero (Loshchilov and Hutter
     2017, https://arxiv.org/abs/1608.03983; warm-up: Goyal et al. 2017, https://arxiv.org/abs/1706.02677).
 
     Args:
-      classifier: backbone and head; trained in place.
-      backbone: the part of it whose top is unfrozen.
+      classifier: the backbone, or what of it comes after the trunk, and the head; trained in place.
       train: training split.
       evaluation: eval split, which picks the epoch.
-      settings: as `train_frozen`, and `unfreeze`.
+      settings: as `train_frozen`.
       before: the frozen phase, which fine-tuning must beat.
 
     Returns:
       The phase, and whether it was kept: where no epoch is better than the frozen phase, its weights are put back.
     """
     began = time.monotonic()
-    network.unfreeze(backbone, settings["unfreeze"])
     steps = settings["epochs"] * math.ceil(len(train) / settings["batch_size"])
     warm_up = max(1, steps // 10)
     rate = keras.optimizers.schedules.CosineDecay(

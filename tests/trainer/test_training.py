@@ -29,7 +29,7 @@ def parts():
 
 
 def settings(**changes) -> dict:
-    return {"epochs": 2, "learning_rate": 1e-3, "patience": 5, "batch_size": 8, "seed": 1, "unfreeze": "all"} | changes
+    return {"epochs": 2, "learning_rate": 1e-3, "patience": 5, "batch_size": 8, "seed": 1} | changes
 
 
 def statistics(backbone):
@@ -48,9 +48,8 @@ def test_g13_frozen_phase_leaves_the_backbone_bit_identical_and_fine_tuning_its_
     for old, new in zip(before, backbone.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
     worse = training.Phase(eval_loss=100.0)
-    _, kept = training.fine_tune(
-        network.joined(features, head), backbone, split_of(32, 0), split_of(16, 1), settings(), worse
-    )
+    network.unfreeze(backbone, "all")
+    _, kept = training.fine_tune(network.joined(features, head), split_of(32, 0), split_of(16, 1), settings(), worse)
     assert kept
     for old, new in zip(moving, statistics(backbone), strict=True):
         np.testing.assert_array_equal(old, new)
@@ -64,8 +63,9 @@ def test_g14_fine_tuning_that_does_not_help_is_undone(parts):
     unbeatable = training.Phase(eval_loss=0.0)
     classifier = network.joined(features, head)
     before = classifier.get_weights()
+    network.unfreeze(backbone, "all")
     phase, kept = training.fine_tune(
-        classifier, backbone, split_of(32, 0), split_of(16, 1), settings(learning_rate=1.0), unbeatable
+        classifier, split_of(32, 0), split_of(16, 1), settings(learning_rate=1.0), unbeatable
     )
     assert not kept
     assert phase.kept_epoch == 0
@@ -104,13 +104,59 @@ def test_p5_same_seed_gives_the_same_weights_whatever_the_order_on_disk():
         shuffled = Split(data.images[order], data.labels, np.argsort(order), CONSTANTS)
         training.train_frozen(features, head, shuffled, split_of(16, 1), settings())
         classifier = network.joined(features, head)
-        training.fine_tune(classifier, backbone, shuffled, split_of(16, 1), settings(), training.Phase())
+        network.unfreeze(backbone, "all")
+        training.fine_tune(classifier, shuffled, split_of(16, 1), settings(), training.Phase())
         return classifier.get_weights()
 
     first = trained(np.arange(32))
     second = trained(np.random.default_rng(5).permutation(32))
     for one, other in zip(first, second, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["graft_tiny", "mobilenet_v2", "resnet50", "vgg16", "efficientnet_b0"])
+@pytest.mark.parametrize("start", [0.35, 0.8, 20])
+def test_trunk_and_top_together_are_the_backbone_and_the_trunk_has_nothing_to_train(name, start):
+    keras.utils.set_random_seed(2)
+    backbone = backbones.build(name, 0.35 if name == "mobilenet_v2" else 1.0, "none", 64)
+    trunk, top = network.divide(backbone, start if name != "vgg16" or start != 20 else 15)
+    network.unfreeze(backbone, start if name != "vgg16" or start != 20 else 15)
+    assert trunk is not None
+    assert not trunk.trainable_weights
+    assert len(top.trainable_weights) == len(backbone.trainable_weights)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
+    # Random MobileNet activations fade, so the comparison is relative to their own size.
+    whole = backbone(images, training=False).numpy()
+    parts = top(trunk(images, training=False), training=False).numpy()
+    np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-5 * np.abs(whole).max())
+
+
+def test_with_everything_unfrozen_there_is_no_trunk(parts):
+    backbone, _, _ = parts
+    trunk, top = network.divide(backbone, "all")
+    assert trunk is None
+    assert top is backbone
+
+
+def test_training_on_the_output_of_the_trunk_gives_the_weights_of_training_on_images(tmp_path):
+    def trained(through_trunk: bool) -> list[np.ndarray]:
+        keras.utils.set_random_seed(1)
+        backbone = backbones.build("graft_tiny", 1.0, "none", 32)
+        backbone.trainable = False
+        splits, top = [split_of(32, 0), split_of(16, 1)], backbone
+        if through_trunk:
+            trunk, top = network.divide(backbone, 0.35)
+            splits = training.activations(trunk, splits, tmp_path)
+        features = network.pooled(top, "average")
+        keras.utils.set_random_seed(3)
+        head = network.head(features.output_shape[-1], 2, [], 0.2)
+        training.train_frozen(features, head, *splits, settings())
+        network.unfreeze(backbone, 0.35)
+        training.fine_tune(network.joined(features, head), *splits, settings(), training.Phase())
+        return backbone.get_weights() + head.get_weights()
+
+    for one, other in zip(trained(True), trained(False), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(("start", "first"), [("all", 0), (3, 3), ("block3", None), (0.5, None)])
