@@ -125,5 +125,11 @@ def normalise(
     Returns:
       float32 [..., 3].
     """
-    reordered = tf.gather(tf.cast(pixels, tf.float32), tf.cast(channel_order, tf.int32), axis=-1)
-    return reordered * tf.cast(scale, tf.float32) + tf.cast(offset, tf.float32)
+    values = tf.cast(pixels, tf.float32)
+    order = tf.get_static_value(tf.convert_to_tensor(channel_order))
+    # A gather costs as much again as all the rest; the two orders that occur need none.
+    if order is not None and order.tolist() == [2, 1, 0]:
+        values = tf.reverse(values, [-1])
+    elif order is None or order.tolist() != [0, 1, 2]:
+        values = tf.gather(values, tf.cast(channel_order, tf.int32), axis=-1)
+    return values * tf.cast(scale, tf.float32) + tf.cast(offset, tf.float32)
