@@ -137,11 +137,12 @@ def _through_pillow(found: Inspected, data: bytes, name: str, max_pixels: int) -
 
 def to_png(data: bytes) -> bytes:
     """The image as PNG, for what only Pillow reads; raises whatever Pillow does where it cannot."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
         png = io.BytesIO()
-        _storable(image).save(png, "PNG", compress_level=1)
+        # Upright, because the PNG does not carry the orientation on.
+        _storable(ImageOps.exif_transpose(image)).save(png, "PNG", compress_level=1)
         return png.getvalue()
 
 

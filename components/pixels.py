@@ -9,26 +9,66 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from components import exif
+
 JPEG_QUALITY = 95
 # Level 1 is 1.7 times faster than the default and 4 % larger on photographs.
 PNG_COMPRESSION = 1
+# A JPEG may be decoded smaller when this many times the wanted pixels remain for the antialiased resize.
+OVERSAMPLING = 2
+RATIOS = (1, 2, 4, 8)
 
 
-def decode(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes one image by its content, whatever its name said.
+def decode(encoded: tf.Tensor, size: int | None = None) -> tf.Tensor:
+    """Decodes one image by its content, whatever its name said, and turns it upright.
 
     Args:
       encoded: string scalar, the bytes of a JPEG, PNG, GIF (first frame), BMP or WebP file.
+      size: side in pixels of what it will be resized to; a JPEG much larger than that is decoded at a half, a quarter
+        or an eighth of its size, whichever still leaves `OVERSAMPLING` times that many pixels on the shorter side.
+        None decodes every pixel.
 
     Returns:
-      uint8 [height, width, 3], RGB.
+      uint8 [height, width, 3], RGB, turned as its EXIF orientation says.
 
     Raises:
       tf.errors.InvalidArgumentError: the bytes are no such image.
     """
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+
+    def other() -> tf.Tensor:
+        return tf.io.decode_image(encoded, channels=3, expand_animations=False)
+
+    def jpeg() -> tf.Tensor:
+        if size is None:
+            return tf.io.decode_jpeg(encoded, channels=3)
+        shorter = tf.reduce_min(tf.image.extract_jpeg_shape(encoded)[:2])
+        # Each halving of the size is one more of these.
+        halvings = tf.reduce_sum([tf.cast(shorter >= size * OVERSAMPLING * ratio, tf.int32) for ratio in RATIOS[1:]])
+        decoders = [functools.partial(tf.io.decode_jpeg, encoded, channels=3, ratio=ratio) for ratio in RATIOS]
+        return exif.choose(halvings, decoders)
+
+    image = tf.cond(tf.strings.substr(encoded, 0, 3) == b"\xff\xd8\xff", jpeg, other)
     image.set_shape([None, None, 3])
-    return image
+    return turn(image, exif.orientation(encoded))
+
+
+def turn(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Turns an image as its EXIF orientation says.
+
+    Args:
+      image: uint8 [height, width, 3], as stored.
+      orientation: int32 scalar, 1 to 8 (EXIF 2.32, tag 274).
+
+    Returns:
+      uint8 [height, width, 3], or [width, height, 3] for 5 to 8, upright.
+    """
+    image = tf.cond(orientation >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
+    # Which of the transposed or stored image's axes run backwards.
+    upside_down = tf.reduce_any(orientation == [3, 4, 7, 8])
+    mirrored = tf.reduce_any(orientation == [2, 3, 6, 7])
+    image = tf.cond(upside_down, lambda: image[::-1], lambda: image)
+    image = tf.cond(mirrored, lambda: image[:, ::-1], lambda: image)
+    return tf.ensure_shape(image, [None, None, 3])
 
 
 def resize(image: tf.Tensor, size: int, mode: str = "stretch") -> tf.Tensor:
@@ -73,7 +113,7 @@ def store(image: tf.Tensor, storage: str) -> tf.Tensor:
 
 def restore(stored: tf.Tensor, size: int) -> tf.Tensor:
     """The inverse of `store`: string scalar to uint8 [size, size, 3]."""
-    return tf.ensure_shape(decode(stored), [size, size, 3])
+    return tf.ensure_shape(tf.io.decode_image(stored, channels=3, expand_animations=False), [size, size, 3])
 
 
 def prepare(encoded: tf.Tensor, *, size: int, mode: str, storage: str) -> tf.Tensor:
@@ -92,7 +132,7 @@ def prepare(encoded: tf.Tensor, *, size: int, mode: str, storage: str) -> tf.Ten
     """
 
     def one(item: tf.Tensor) -> tf.Tensor:
-        image = resize(decode(item), size, mode)
+        image = resize(decode(item, size), size, mode)
         return restore(store(image, storage), size) if storage == "jpeg" else image
 
     return tf.map_fn(one, encoded, fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8))
@@ -105,7 +145,7 @@ def prepare_stored(encoded: tf.Tensor, *, size: int, mode: str, storage: str) ->
 
 
 def _prepare_one_stored(item: tf.Tensor, size: int, mode: str, storage: str) -> tf.Tensor:
-    return store(resize(decode(item), size, mode), storage)
+    return store(resize(decode(item, size), size, mode), storage)
 
 
 def normalise(
