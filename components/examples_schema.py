@@ -40,9 +40,13 @@ def write_schema(folder: Path, class_names: list[str]) -> None:
 
 
 def read_class_names(schema_path: str) -> list[str]:
+    """`class_names` of a schema file."""
+    return class_names(io_utils.SchemaReader().read(schema_path))
+
+
+def class_names(schema: schema_pb2.Schema) -> list[str]:
     """The class names by id: the domain that ImageExampleGen wrote into the examples' schema."""
-    schema = io_utils.SchemaReader().read(schema_path)
     for feature in schema.feature:
         if feature.name == features.CLASS_NAME:
             return list(feature.string_domain.value)
-    raise ValueError(f"{schema_path} has no feature {features.CLASS_NAME}")
+    raise ValueError(f"The schema has no feature {features.CLASS_NAME}")

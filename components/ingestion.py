@@ -28,6 +28,7 @@ from components.splits import Catalog, SplitRules, build_catalog, without_lost
 
 CATALOG_FILE = "catalog.json"
 QUARANTINE_FILE = "quarantine.jsonl"
+IMAGE_COUNT = "images"
 
 
 class ImageCatalog(types.Artifact):
@@ -137,6 +138,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         for key in ("examples", "metadata"):
             outputs[key].split_names = artifact_utils.encode_split_names(list(features.SPLITS))
         write_schema(Path(outputs["schema"].uri), sorted({record["class_name"] for record in catalog.kept}))
+        outputs["examples"].set_int_custom_property(IMAGE_COUNT, len(catalog.kept))
         write_catalog(Path(outputs["catalog"].uri), catalog, listing.skipped)
         write_remembered(splits_file, catalog.remembered)
 
@@ -161,13 +163,16 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 | "Read" >> beam.ParDo(MakeExample(root)).with_outputs(*features.SPLITS, MakeExample.LOST)
             )
             for split in features.SPLITS:
-                for index, (name, uri) in enumerate((("examples", examples), ("metadata", metadata))):
+                # Images are compressed already: gzip would cost as much time as checking them did.
+                for index, (name, uri, suffix) in enumerate(
+                    (("examples", examples, ""), ("metadata", metadata, ".gz"))
+                ):
                     _ = (
                         made[split]
                         | f"Take {name} {split}" >> beam.Map(lambda pair, index=index: pair[index])
                         | f"Write {name} {split}"
                         >> beam.io.WriteToTFRecord(
-                            os.path.join(uri, f"Split-{split}", "data_tfrecord"), file_name_suffix=".gz"
+                            os.path.join(uri, f"Split-{split}", "data_tfrecord"), file_name_suffix=suffix
                         )
                     )
             _ = made[MakeExample.LOST] | "WriteLost" >> beam.io.WriteToText(os.path.join(scratch, "lost"))
@@ -230,6 +235,11 @@ def write_remembered(path: Path, remembered: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.dumps({"sha256": sha256, "split": split}) for sha256, split in sorted(remembered.items())]
     write_whole(path, "\n".join(rows) + "\n")
+
+
+def image_count(examples: types.Artifact) -> int | None:
+    """Images in an Examples artifact of this component, for a step that shows how far it is."""
+    return examples.get_int_custom_property(IMAGE_COUNT) or None
 
 
 # ---- the component --------------------------------------------------------------------------------------------------

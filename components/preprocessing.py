@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import apache_beam as beam
-import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 
@@ -15,12 +13,13 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
 
     Args:
       inputs: raw features, each [batch] (see `components.features`).
-      custom_config: `image_size` (pixels), `resize` and `storage` (see `components.pixels`), `normalisation`: either
-        `{channel_order, scale, offset}` (the backbone's) or None for mean and variance of the train split.
+      custom_config: `class_names` by id; `image_size` (pixels), `resize` and `storage` (see `components.pixels`);
+        `normalisation`, either `{channel_order, scale, offset}` (the backbone's) or None for mean and variance of the
+        train split.
 
     Returns:
-      `image`: string [batch], or float32 [batch, size * size * 3] where `storage` is `float`; `label`: int64 [batch];
-      `key`: string [batch]; the normalisation constants, [batch, 3] each.
+      `image`: string [batch] (see `pixels.store`), or float32 [batch, size * size * 3] where `storage` is `float`;
+      `label`: int64 [batch]; `key`: string [batch]; the normalisation constants, [batch, 3] each.
     """
     how = {
         "size": custom_config["image_size"],
@@ -44,10 +43,12 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
         stored = tf.reshape(pixels.normalise(image, order, scale, offset), [-1, how["size"] ** 2 * 3])
     else:
         stored = pixels.prepare_stored(encoded, **how)
+    # Ids by the class names' order in the schema (TFT's own vocabulary orders by frequency, which new images change).
+    label = tf.argmax(tf.equal(inputs[features.CLASS_NAME][:, tf.newaxis], custom_config["class_names"]), axis=1)
     batch = tf.shape(encoded)[0]
     return {
         features.IMAGE: stored,
-        features.LABEL: _label(inputs[features.CLASS_NAME]),
+        features.LABEL: label,
         features.KEY: inputs[features.SHA256],
         features.CHANNEL_ORDER: tf.tile(order[tf.newaxis], [batch, 1]),
         features.SCALE: tf.tile(scale[tf.newaxis], [batch, 1]),
@@ -62,24 +63,3 @@ def _constants(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     square = tft.mean(tf.reduce_mean(values**2, [1, 2]), reduce_instance_dims=False)
     scale = tf.math.rsqrt(tf.maximum(square - mean**2, 1.0))
     return tf.constant([0, 1, 2], tf.int64), scale, -mean * scale
-
-
-def _label(class_name: tf.Tensor) -> tf.Tensor:
-    """Ids by the sorted class names (TFT's own vocabulary orders by frequency, which new images would change)."""
-    (names,) = tft.experimental.ptransform_analyzer(
-        [class_name], SortedNames(), output_dtypes=[tf.string], output_shapes=[[None]]
-    )
-    return tf.argmax(tf.equal(class_name[:, tf.newaxis], names[tf.newaxis, :]), axis=1)
-
-
-class SortedNames(beam.PTransform):
-    """Batches of names -> one array of the distinct names, sorted by their bytes."""
-
-    def expand(self, batches):
-        return (
-            batches
-            | "Names" >> beam.FlatMap(lambda arrays: set(np.asarray(arrays[0]).ravel().tolist()))
-            | "Distinct" >> beam.Distinct()
-            | "ToList" >> beam.combiners.ToList()
-            | "Sort" >> beam.Map(lambda names: np.array(sorted(names), dtype=object))
-        )

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 # Not `tfx.v1`: it imports Google Cloud's client library, which takes three seconds and is not needed here.
-from tfx.components import ExampleValidator, SchemaGen, StatisticsGen, Trainer, Transform
+from tfx.components import ExampleValidator, SchemaGen, StatisticsGen, Trainer
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import pusher_pb2, trainer_pb2
@@ -14,6 +14,7 @@ from components.evaluation import GatedEvaluator
 from components.ingestion import ImageExampleGen
 from components.pusher import AtomicPusher
 from components.source import source_digest
+from components.transform import ImageTransform
 from pipeline.config import Config
 from trainer.backbones import BACKBONES, weights_digest
 
@@ -83,14 +84,12 @@ def create_pipeline(
         published_statistics=f"{schema_folder}/published_statistics.pb",
     )
     # Decode, resize, store; labels by sorted class name.
-    transform = Transform(
+    transform = ImageTransform(
         examples=example_gen.outputs["examples"],
         schema=example_gen.outputs["schema"],
-        preprocessing_fn="components.preprocessing.preprocessing_fn",
-        custom_config=transform_settings(config) | {"code": source_digest("components.preprocessing")},
-        disable_statistics=True,
-        disable_analyzer_cache=True,
-    )
+        settings=transform_settings(config),
+        code=source_digest("components.transform"),
+    ).with_id("Transform")
     transform.add_upstream_node(data_gate)
     # Frozen backbone, then its top fine-tuned.
     trainer = Trainer(

@@ -60,8 +60,8 @@ def run(config: Config, images: Path, output_folder: Path) -> dict[str, Any]:
 
 def _fingerprint(config: Config, images: Path, digest: str) -> str:
     """Everything that a run's outcome depends on."""
-    # The last two are reached by import path, which no import statement shows.
-    code = source_digest("pipeline.local", "pipeline.graph", "components.preprocessing", "trainer.run")
+    # The last is reached by import path, which no import statement shows.
+    code = source_digest("pipeline.local", "pipeline.graph", "trainer.run")
     lock = ROOT / "requirements.lock"
     parts = [config.model_dump_json(), str(images), digest, code, backbones.weights_digest(config.model.weights)]
     parts.append(hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else "")

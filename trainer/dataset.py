@@ -73,7 +73,7 @@ def read_split(patterns: Sequence[str], size: int, storage: str, scratch: Path) 
     """Decodes every stored image once, into a file under `scratch`.
 
     Args:
-      patterns: file patterns of gzipped TFRecords of transformed examples.
+      patterns: file patterns of TFRecords of transformed examples.
       size: side of the images in pixels.
       storage: `png`, `jpeg` or `float`.
       scratch: an existing folder; takes `size * size * 3` bytes an image (four times that for `float`).
@@ -97,7 +97,7 @@ def read_split(patterns: Sequence[str], size: int, storage: str, scratch: Path) 
         return example | {features.IMAGE: image}
 
     files = sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
-    records = tf.data.TFRecordDataset(files, compression_type="GZIP", num_parallel_reads=2)
+    records = tf.data.TFRecordDataset(files, num_parallel_reads=2)
     data = records.map(parse, num_parallel_calls=tf.data.AUTOTUNE).batch(64).prefetch(2)
     path = _new_file(scratch)
     labels, keys, constants = [], [], None

@@ -1,6 +1,7 @@
 """The pixels that the network sees are the same on every path: eager, Transform, training, exported model."""
 
 import io
+import json
 
 import keras
 import numpy as np
@@ -24,6 +25,14 @@ def encoded(kind: str, shape=(37, 23), seed: int = 0) -> bytes:
     return data.getvalue()
 
 
+def on_its_side(jpeg: bytes) -> bytes:
+    """With EXIF orientation 6."""
+    data, tags = io.BytesIO(), Image.Exif()
+    tags[0x112] = 6
+    Image.open(io.BytesIO(jpeg)).save(data, "JPEG", exif=tags)
+    return data.getvalue()
+
+
 @pytest.fixture(scope="module")
 def files() -> list[bytes]:
     return [
@@ -32,51 +41,65 @@ def files() -> list[bytes]:
         encoded("BMP", seed=2),
         encoded("GIF", seed=3),
         encoded("WEBP", seed=4),
+        on_its_side(encoded("JPEG", seed=5)),
     ]
 
 
-def through_transform(files: list[bytes], folder, **how) -> list[dict]:
-    """What Transform's executor computes, on Beam."""
-    import tensorflow_transform as tft
-    import tensorflow_transform.beam as tft_beam
-    from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
+def through_transform(files: list[bytes], folder, **how) -> list[str]:
+    """What the Transform step makes of a train split, as the files that the Trainer reads."""
+    from tfx.dsl.components.base import base_beam_executor
+    from tfx.types import artifact_utils, standard_artifacts
 
-    from components.preprocessing import preprocessing_fn
+    from components import examples_schema, transform
+    from components.ingestion import _example
 
-    names = (features.ENCODED, features.CLASS_NAME, features.SHA256)
-    schema = schema_utils.schema_from_feature_spec({name: tf.io.FixedLenFeature([], tf.string) for name in names})
-    rows = [
-        {features.ENCODED: data, features.CLASS_NAME: b"b" if i else b"a", features.SHA256: str(i).encode()}
-        for i, data in enumerate(files)
-    ]
-    config = {"image_size": SIZE, "resize": "stretch", "normalisation": IDENTITY} | how
-    with tft_beam.Context(temp_dir=str(folder)):
-        (data, _), _ = (rows, dataset_metadata.DatasetMetadata(schema)) | tft_beam.AnalyzeAndTransformDataset(
-            lambda inputs: preprocessing_fn(inputs, config)
+    examples, schema, transformed, graph = (
+        kind()
+        for kind in (
+            standard_artifacts.Examples,
+            standard_artifacts.Schema,
+            standard_artifacts.Examples,
+            standard_artifacts.TransformGraph,
         )
-    assert tft.__version__
-    return sorted(data, key=lambda row: row[features.KEY])
+    )
+    for name, artifact in (("in", examples), ("schema", schema), ("out", transformed), ("graph", graph)):
+        artifact.uri = str(folder / name)
+        (folder / name).mkdir(parents=True)
+    examples.split_names = artifact_utils.encode_split_names(list(features.SPLITS))
+    examples_schema.write_schema(folder / "schema", ["a", "b"])
+    for split in features.SPLITS:
+        (folder / "in" / f"Split-{split}").mkdir()
+        with tf.io.TFRecordWriter(str(folder / "in" / f"Split-{split}" / "data_tfrecord-00000-of-00001")) as writer:
+            for i, data in enumerate(files):
+                row = {features.ENCODED: data, features.CLASS_NAME: "b" if i else "a", features.SHA256: str(i)}
+                writer.write(
+                    _example(
+                        {name: 0 for name in (features.HEIGHT, features.WIDTH, features.CHANNELS)}
+                        | {name: "" for name in (features.FORMAT, features.FILENAME)}
+                        | row
+                    )
+                )
+    context = base_beam_executor.BaseBeamExecutor.Context(
+        beam_pipeline_args=["--runner=FnApiRunner"], tmp_dir=str(folder / "tmp"), unique_id="1"
+    )
+    settings = {"image_size": SIZE, "resize": "stretch", "normalisation": IDENTITY} | how
+    transform.Executor(context).Do(
+        {"examples": [examples], "schema": [schema]},
+        {"transformed_examples": [transformed], "transform_graph": [graph]},
+        {"settings": json.dumps(settings)},
+    )
+    return [str(path) for path in (folder / "out" / "Split-train").iterdir()]
 
 
-def through_training(rows: list[dict], storage: str, folder) -> np.ndarray:
+def through_training(paths: list[str], storage: str, folder):
     """What the Trainer reads from the transformed examples."""
     from trainer.dataset import read_split
 
-    with tf.io.TFRecordWriter(str(folder / "data.gz"), "GZIP") as writer:
-        for row in rows:
-            example = tf.train.Example()
-            for name, value in row.items():
-                feature = example.features.feature[name]
-                value = np.ravel(value)
-                if value.dtype.kind == "f":
-                    feature.float_list.value.extend(value)
-                elif value.dtype.kind == "i":
-                    feature.int64_list.value.extend(value)
-                else:
-                    feature.bytes_list.value.extend(value)
-            writer.write(example.SerializeToString())
     (folder / "scratch").mkdir()
-    split = read_split([str(folder / "data.gz")], SIZE, storage, folder / "scratch")
+    return read_split(paths, SIZE, storage, folder / "scratch")
+
+
+def normalised(split) -> np.ndarray:
     (images,) = list(split.batches(100))
     return split.normalised(tf.constant(images)).numpy()
 
@@ -97,19 +120,19 @@ def through_exported_model(files: list[bytes], storage: str, folder) -> np.ndarr
 @pytest.mark.parametrize("storage", ["png", "jpeg", "float"])
 def test_transform_training_and_export_see_the_same_pixels(files, storage, tmp_path):
     eager = pixels.prepare(tf.constant(files), size=SIZE, mode="stretch", storage=storage).numpy()
-    rows = through_transform(files, tmp_path / "beam", storage=storage)
-    np.testing.assert_array_equal(through_training(rows, storage, tmp_path), eager)
+    paths = through_transform(files, tmp_path / "beam", storage=storage)
+    np.testing.assert_array_equal(normalised(through_training(paths, storage, tmp_path)), eager)
     np.testing.assert_array_equal(through_exported_model(files, storage, tmp_path), eager)
 
 
 def test_label_ids_follow_the_sorted_names_not_their_frequency(files, tmp_path):
-    rows = through_transform(files, tmp_path, storage="png")
-    assert [int(row[features.LABEL]) for row in rows] == [0, 1, 1, 1, 1]
+    paths = through_transform(files, tmp_path / "beam", storage="png")
+    assert through_training(paths, "png", tmp_path).labels.tolist() == [0, 1, 1, 1, 1, 1]
 
 
 def test_dataset_normalisation_gives_zero_mean_and_unit_variance(files, tmp_path):
-    rows = through_transform(files, tmp_path / "beam", storage="png", normalisation=None)
-    values = through_training(rows, "png", tmp_path)
+    paths = through_transform(files, tmp_path / "beam", storage="png", normalisation=None)
+    values = normalised(through_training(paths, "png", tmp_path))
     np.testing.assert_allclose(values.mean((0, 1, 2)), 0, atol=1e-3)
     np.testing.assert_allclose(values.var((0, 1, 2)), 1, atol=1e-3)
 
@@ -142,3 +165,29 @@ def test_downscaling_is_antialiased():
 def test_normalise_reorders_before_it_scales():
     value = pixels.normalise(np.array([[10, 20, 30]], np.uint8), [2, 1, 0], [1.0, 2.0, 3.0], [0.5, 0.0, 0.0])
     np.testing.assert_allclose(value, [[30.5, 40.0, 30.0]])
+
+
+def photograph(width: int, height: int) -> Image.Image:
+    """Noise whose amplitudes fall with the frequency as those of photographs do, the same in all colours and a tint."""
+    random = np.random.default_rng(3)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    frequency[0, 0] = 1
+    grey = np.fft.irfft2(np.fft.rfft2(random.normal(size=(height, width))) / frequency**1.2, (height, width))
+    tint = np.linspace(-40, 40, width)[None, :, None] * [1, 0, -1]
+    values = 128 + 40 * ((grey - grey.mean()) / grey.std())[:, :, None] + tint
+    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("mode", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("shape", [(1000, 750), (2000, 1500), (4000, 900), (450, 4000)])
+def test_large_jpegs_decoded_at_a_fraction_give_nearly_the_same_pixels(mode, shape):
+    data = io.BytesIO()
+    photograph(*shape).save(data, "JPEG", quality=92)
+    encoded_image = tf.constant(data.getvalue())
+    whole = pixels.resize(pixels.decode(encoded_image), 96, mode).numpy().astype(int)
+    fraction = pixels.decode(encoded_image, 96)
+    assert min(fraction.shape[:2]) >= 96 * pixels.OVERSAMPLING
+    assert min(fraction.shape[:2]) < max(96 * pixels.OVERSAMPLING * 2, min(shape) / 8 + 1)
+    difference = np.abs(pixels.resize(fraction, 96, mode).numpy().astype(int) - whole)
+    assert difference.mean() < 2.5  # in `crop`, the middle square may be off by half a pixel of the smaller image
+    assert difference.max() <= 16

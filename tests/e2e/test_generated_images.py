@@ -83,11 +83,16 @@ def test_library_noise_goes_to_the_log(graft, published):
 
 def test_image_bytes_are_stored_compactly_and_never_in_the_metadata(graft, published):
     sizes = {
-        name: sum(file.stat().st_size for file in graft.output.glob(f"artifacts/ImageExampleGen/{name}/**/*.gz"))
+        name: sum(
+            file.stat().st_size for file in graft.output.glob(f"artifacts/ImageExampleGen/{name}/**/data_tfrecord-*")
+        )
         for name in ("examples", "metadata")
     }
     assert sizes["metadata"] < sizes["examples"] / 10
-    stored = sum(file.stat().st_size for file in graft.output.glob("artifacts/Transform/transformed_examples/**/*.gz"))
+    stored = sum(
+        file.stat().st_size
+        for file in graft.output.glob("artifacts/Transform/transformed_examples/**/transformed_examples-*")
+    )
     assert stored < 303 * 64 * 64 * 3 * 1.2
 
 

@@ -1,0 +1,233 @@
+"""Ingestion and Transform: speed against bare tf.data, memory, worker processes, bytes stored.
+
+    python benchmarks/ingest.py rate [--images 2000] [--repeat 3]      against tf.data decode and resize, 500x375 JPEGs
+    python benchmarks/ingest.py large [--images 24] [--repeat 3]       12-megapixel JPEGs against decode_jpeg(ratio=8)
+    python benchmarks/ingest.py memory                                 peak memory, 5,000 and 20,000 JPEGs of 100 KB
+    python benchmarks/ingest.py processes [--images 2000]              one process against one a core
+    python benchmarks/ingest.py storage [--images 500]                 bytes an image in each storage format
+
+The images are generated (noise with the spectrum of photographs). Each measurement is a process of its own that runs
+the pipeline's steps up to Transform; what does not depend on the number of images is taken off by running it on a fifth
+of them, too. Prints tables in Markdown.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SIZE = 224
+CLASSES = 4
+
+
+# ---- images ---------------------------------------------------------------------------------------------------------
+
+
+def photograph(random: np.random.Generator, width: int, height: int) -> Image.Image:
+    """Noise with amplitudes that fall with the frequency, as those of photographs do (Field 1987)."""
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    frequency[0, 0] = 1
+    channels = []
+    for _ in range(3):
+        spectrum = np.fft.rfft2(random.normal(size=(height, width))) / frequency**1.4
+        plane = np.fft.irfft2(spectrum, (height, width))
+        channels.append(128 + 50 * (plane - plane.mean()) / plane.std())
+    return Image.fromarray(np.clip(np.stack(channels, -1), 0, 255).astype(np.uint8))
+
+
+def write_images(folder: Path, count: int, width: int, height: int, quality: int) -> None:
+    """Distinct JPEGs in class folders: one of forty photographs each, with a square of its own."""
+    random = np.random.default_rng(width)
+    originals = [photograph(random, width, height) for _ in range(min(40, count))]
+    for number in range(count):
+        image = originals[number % len(originals)].copy()
+        corner = tuple(random.integers(0, (width - 40, height - 40)).tolist())
+        image.paste(tuple(random.integers(0, 256, 3).tolist()), (*corner, corner[0] + 40, corner[1] + 40))
+        path = folder / f"class-{number % CLASSES}" / f"{number:06d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path, quality=quality)
+
+
+# ---- the two sides --------------------------------------------------------------------------------------------------
+
+
+def run_steps(images: Path, output: Path, *settings: str) -> dict:
+    """Seconds of each step up to Transform, and the peak memory in MB, of a process of its own."""
+    command = [sys.executable, __file__, "steps", str(images), str(output), *settings]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr[-3000:])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def steps(images: Path, output: Path, overrides: list[str]) -> dict:
+    """What `graft run` runs up to Transform, in this process."""
+    from components.errors import GraftError
+    from pipeline import config, local
+
+    class Enough(GraftError):
+        """Transform is done."""
+
+    timings: dict[str, float] = {}
+    launchers = local._launchers
+
+    def until_transform(*arguments):
+        for launch, node in launchers(*arguments):
+            if node == "Trainer":
+                raise Enough("measured")
+
+            def timed(launch=launch, node=node):
+                began = time.monotonic()
+                result = launch()
+                timings[node] = time.monotonic() - began
+                return result
+
+            yield timed, node
+
+    local._launchers = until_transform
+    settings = ["model.backbone=mobilenet_v2", "model.weights=none", *overrides]
+    summary = local.run(config.load(None, settings), images, output)
+    if summary["error"] != "measured":
+        raise SystemExit(summary["error"])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"timings": timings, "peak": peak}
+
+
+def bare(paths: list[str], ratio: int = 1) -> float:
+    """Seconds that tf.data takes to read, decode and resize with antialiasing, on every core."""
+    import tensorflow as tf
+
+    def prepare(path):
+        image = tf.io.decode_jpeg(tf.io.read_file(path), channels=3, ratio=ratio)
+        return tf.cast(
+            tf.clip_by_value(tf.round(tf.image.resize(image, [SIZE, SIZE], antialias=True)), 0, 255), tf.uint8
+        )
+
+    data = tf.data.Dataset.from_tensor_slices(paths).map(prepare, num_parallel_calls=tf.data.AUTOTUNE).batch(32)
+    for _ in data.take(1):
+        pass
+    began = time.monotonic()
+    for _ in data:
+        pass
+    return time.monotonic() - began
+
+
+def bare_elsewhere(folder: Path, ratio: int = 1) -> float:
+    """`bare` in a process of its own, which leaves no threads behind."""
+    command = [sys.executable, __file__, "bare", str(folder), str(ratio)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+
+
+def marginal(many: Path, few: Path, *settings: str) -> dict[str, float]:
+    """Seconds of each step beyond what it takes whatever the number of images."""
+    with tempfile.TemporaryDirectory() as folder:
+        first = run_steps(few, Path(folder, "few"), *settings)["timings"]
+        second = run_steps(many, Path(folder, "many"), *settings)["timings"]
+    return {node: second[node] - first[node] for node in second}
+
+
+# ---- what is measured -----------------------------------------------------------------------------------------------
+
+
+def rate(arguments: argparse.Namespace, width: int = 500, height: int = 375, ratio: int = 1) -> None:
+    few_count = arguments.images // 5
+    count = arguments.images - few_count
+    with tempfile.TemporaryDirectory() as folder:
+        few, many = Path(folder, "few"), Path(folder, "many")
+        write_images(few, few_count, width, height, 90)
+        write_images(many, arguments.images, width, height, 90)
+        print(
+            "| bare tf.data, images/s | ingestion | Transform | both | both / bare |\n| --- | --- | --- | --- | --- |"
+        )
+        ratios = []
+        for _ in range(arguments.repeat):
+            reference = count / (bare_elsewhere(many, ratio) - bare_elsewhere(few, ratio))
+            seconds = marginal(many, few)
+            ingestion, transform = seconds["ImageExampleGen"], seconds["Transform"]
+            both = count / (ingestion + transform)
+            ratios.append(both / reference)
+            row = (reference, count / ingestion, count / transform, both)
+            print("| " + " | ".join(f"{value:.0f}" for value in row) + f" | {ratios[-1]:.2f} |", flush=True)
+    print(f"\nMedian {statistics.median(ratios):.2f}")
+
+
+def large(arguments: argparse.Namespace) -> None:
+    print("4000x3000 JPEGs; bare: decode_jpeg(ratio=8) and resize\n")
+    rate(arguments, 4000, 3000, 8)
+
+
+def memory(arguments: argparse.Namespace) -> None:
+    print("| images | bytes each | peak memory, MB | seconds |\n| --- | --- | --- | --- |")
+    for count in (5_000, 20_000):
+        with tempfile.TemporaryDirectory() as folder:
+            images = Path(folder, "images")
+            write_images(images, count, 720, 540, 90)
+            size = sum(path.stat().st_size for path in images.rglob("*.jpg")) / count
+            result = run_steps(images, Path(folder, "output"))
+        seconds = sum(result["timings"].values())
+        print(f"| {count} | {size:.0f} | {result['peak']:.0f} | {seconds:.0f} |", flush=True)
+
+
+def processes(arguments: argparse.Namespace) -> None:
+    cores = multiprocessing.cpu_count()
+    print(f"{cores} cores; ingestion and Transform, start-up included\n")
+    print("| images | one process, s | a process a core, s |\n| --- | --- | --- |")
+    for count in (arguments.images // 8, arguments.images, arguments.images * 4):
+        with tempfile.TemporaryDirectory() as folder:
+            images = Path(folder, "images")
+            write_images(images, count, 500, 375, 90)
+            row = []
+            for beam in ("local", "processes"):
+                timings = run_steps(images, Path(folder, beam), f"runner.beam={beam}")["timings"]
+                row.append(timings["ImageExampleGen"] + timings["Transform"])
+        print(f"| {count} | {row[0]:.0f} | {row[1]:.0f} |", flush=True)
+
+
+def storage(arguments: argparse.Namespace) -> None:
+    print("| storage | bytes an image |\n| --- | --- |")
+    with tempfile.TemporaryDirectory() as folder:
+        images = Path(folder, "images")
+        write_images(images, arguments.images, 500, 375, 90)
+        for kind in ("png", "jpeg", "float"):
+            output = Path(folder, kind)
+            run_steps(images, output, f"transform.storage={kind}")
+            files = (output / "artifacts/Transform/transformed_examples").rglob("transformed_examples-*")
+            print(f"| {kind} | {sum(path.stat().st_size for path in files) / arguments.images:.0f} |", flush=True)
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["steps"]:
+        print(json.dumps(steps(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])))
+    elif sys.argv[1:2] == ["bare"]:
+        print(bare([str(path) for path in sorted(Path(sys.argv[2]).rglob("*.jpg"))], int(sys.argv[3])))
+    else:
+        parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        commands = parser.add_subparsers(required=True)
+        for function, images, repeat in (
+            (rate, 2000, 3),
+            (large, 24, 3),
+            (memory, 0, 1),
+            (processes, 2000, 1),
+            (storage, 500, 1),
+        ):
+            command = commands.add_parser(function.__name__)
+            command.add_argument("--images", type=int, default=images)
+            command.add_argument("--repeat", type=int, default=repeat)
+            command.set_defaults(function=function)
+        arguments = parser.parse_args()
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+        arguments.function(arguments)
+
+
+if __name__ == "__main__":
+    main()
