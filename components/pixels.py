@@ -90,8 +90,9 @@ def resize(image: tf.Tensor, size: int, mode: str = "stretch") -> tf.Tensor:
         resized = tf.image.resize_with_pad(image, size, size, antialias=True)
     else:
         resized = tf.image.resize(image, [size, size], antialias=True)
-    resized = tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
-    return tf.ensure_shape(resized, [size, size, 3])
+    # Rounds half up. Means of uint8 pixels lie between 0 and 255, so that nothing needs clipping; `tf.round` and
+    # `tf.clip_by_value` took a fifth of the time of the whole resize.
+    return tf.ensure_shape(tf.cast(resized + 0.5, tf.uint8), [size, size, 3])
 
 
 def store(image: tf.Tensor, storage: str) -> tf.Tensor:
