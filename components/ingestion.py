@@ -25,7 +25,7 @@ from components.files import write_whole
 from components.image_files import ImageFile
 from components.inspection import inspect, readable
 from components.sources import list_images
-from components.splits import GROUP_KEY, Catalog, SplitRules, build_catalog, without_lost
+from components.splits import CLASS_KEY, GROUP_KEY, Catalog, SplitRules, build_catalog, without_lost
 
 CATALOG_FILE = "catalog.json"
 QUARANTINE_FILE = "quarantine.jsonl"
@@ -219,11 +219,20 @@ def write_catalog(folder: Path, catalog: Catalog, skipped: list[tuple[str, str]]
 
 
 def read_remembered(path: Path) -> dict[str, str]:
-    """`{split_key: split}` of `schema/splits.jsonl`, whose rows name a `sha256` or a `group`; empty without one."""
+    """`Catalog.remembered` of `schema/splits.jsonl`; empty where there is none.
+
+    Its rows are `{"sha256", "split"}`, `{"group", "split"}` or `{"class", "salt"}`.
+    """
     if not path.is_file():
         return {}
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return {GROUP_KEY + row["group"] if "group" in row else row["sha256"]: row["split"] for row in rows}
+    remembered = {}
+    for row in rows:
+        if "class" in row:
+            remembered[CLASS_KEY + row["class"]] = row["salt"]
+        else:
+            remembered[GROUP_KEY + row["group"] if "group" in row else row["sha256"]] = row["split"]
+    return remembered
 
 
 def write_remembered(path: Path, remembered: dict[str, str]) -> None:
@@ -232,9 +241,14 @@ def write_remembered(path: Path, remembered: dict[str, str]) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = []
-    for key, split in sorted(remembered.items()):
-        named = {"group": key.removeprefix(GROUP_KEY)} if key.startswith(GROUP_KEY) else {"sha256": key}
-        rows.append(json.dumps(named | {"split": split}))
+    for key, value in sorted(remembered.items()):
+        if key.startswith(CLASS_KEY):
+            row = {"class": key.removeprefix(CLASS_KEY), "salt": value}
+        elif key.startswith(GROUP_KEY):
+            row = {"group": key.removeprefix(GROUP_KEY), "split": value}
+        else:
+            row = {"sha256": key, "split": value}
+        rows.append(json.dumps(row))
     write_whole(path, "\n".join(rows) + "\n")
 
 

@@ -16,6 +16,8 @@ SMALLEST_CLASS = 3  # one image for each of train, eval and test
 LABEL_CONFLICT = "label conflict"
 # Begins the key of a group: no content hash holds a colon, so a group named like one is still another key.
 GROUP_KEY = "group:"
+# Begins the key under which a class is remembered whose groups earlier runs have placed; the value is their salt.
+CLASS_KEY = "class:"
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Catalog:
       conflicts: lists of paths that hold the same bytes under different classes.
       leaks: (group, number of images) where folders put a group's images into several splits; the number is of those
         outside the latest split.
-      remembered: `{split_key: split}` choices that must outlive this run (see `_fill_small_classes`).
+      remembered: what must outlive this run (see `_fill_small_classes`): `{split_key: split}` choices, and
+        `{CLASS_KEY + class: salt}` where there are groups.
     """
 
     kept: list[dict] = field(default_factory=list)
@@ -67,7 +70,7 @@ def build_catalog(
         where it has one, `group`.
       classes: all of them, those without an image included.
       rules: shares and budgets.
-      remembered: earlier choices for small classes by `split_key`, consulted first.
+      remembered: of earlier runs (see `Catalog`), consulted first.
 
     Raises:
       DataRefused: no usable image, fewer than two classes, over a budget, or a class too small.
@@ -232,7 +235,7 @@ class _Placement:
     Args:
       contents: lists of copies of one image, without label conflicts.
       rules: shares and salt.
-      remembered: earlier choices by `split_key`.
+      remembered: see `Catalog`.
     """
 
     def __init__(self, contents: list[list[dict]], rules: SplitRules, remembered: dict[str, str]):
@@ -277,7 +280,7 @@ def _fill_small_classes(placed: list[dict], salt: str, remembered: dict[str, str
     Args:
       placed: records with `split` decided, changed in place.
       salt: of the hash.
-      remembered: earlier choices by `split_key`; new ones are added.
+      remembered: see `Catalog`; new choices and classes are added.
       tied: groups that hold copies of one image. They stay: one of them in a later split would be the one that keeps
         the image at the next run, and the image would move.
     """
@@ -292,9 +295,9 @@ def _fill_small_classes(placed: list[dict], salt: str, remembered: dict[str, str
     def missing(name: str) -> list[str]:
         return [split for split in ("test", "eval", "train") if all(row["split"] != split for row in by_class[name])]
 
-    # A class that lacks nothing may have images of earlier runs, and those must not move. One that lacks a split is new
-    # (an old one would have been filled), or folders have lost images.
-    movable_classes = {name for name in by_class if missing(name)}
+    # Groups take along images of other classes. Those of earlier runs must not move; a class that lacks a split has
+    # none (an earlier run would have filled it), or its folders have lost some.
+    movable_classes = {name for name in by_class if missing(name) or remembered.get(CLASS_KEY + name) != salt}
 
     def can_move(key: str) -> bool:
         """A split keeps its last image, in every class."""
@@ -306,9 +309,8 @@ def _fill_small_classes(placed: list[dict], salt: str, remembered: dict[str, str
         )
 
     for name in by_class:
-        keys = sorted(
-            {split_key(row) for row in by_class[name]} & units.keys(), key=lambda key: (position(key, salt), key)
-        )
+        own = {split_key(row) for row in by_class[name] if not row["settled"]}
+        keys = sorted(own, key=lambda key: (position(key, salt), key))
         for split in missing(name):
             sources = sorted(filter(can_move, keys), key=lambda key: units[key][0]["split"] != "train")
             if not sources:
@@ -316,6 +318,8 @@ def _fill_small_classes(placed: list[dict], salt: str, remembered: dict[str, str
             for row in units[sources[0]]:
                 row["split"] = split
             remembered[sources[0]] = split
+    if any(key.startswith(GROUP_KEY) for key in units):
+        remembered.update({CLASS_KEY + name: salt for name in by_class})
 
 
 def _cannot_fill(name: str, split: str, keys: list[str]) -> str:

@@ -65,8 +65,14 @@ def test_d14_image_lost_after_it_was_checked_is_told_apart(pets):
     assert json.loads(made.value)["reason"].startswith("I/O error: ")
 
 
-def test_remembered_splits_of_images_and_groups_survive_the_file(tmp_path):
-    remembered = {"ab" * 32: "test", "group:tom": "eval", "group:" + "ab" * 32: "train", "group:\udcff": "eval"}
+def test_remembered_splits_of_images_and_groups_and_classes_survive_the_file(tmp_path):
+    remembered = {
+        "ab" * 32: "test",
+        "group:tom": "eval",
+        "group:" + "ab" * 32: "train",
+        "group:\udcff": "eval",
+        "class:a cat": "2",
+    }
     write_remembered(tmp_path / "schema" / "splits.jsonl", remembered)
     assert read_remembered(tmp_path / "schema" / "splits.jsonl") == remembered
     rows = [json.loads(line) for line in (tmp_path / "schema" / "splits.jsonl").read_text().splitlines()]
