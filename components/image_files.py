@@ -1,16 +1,16 @@
-"""Which files an image folder holds, what class and split each belongs to, and a digest of it all.
+"""What is an image, what class and split it belongs to, and a digest of it all.
 
-Only the standard library: the command lists and digests the images before it imports TFX.
+Nothing heavy is imported for local folders: the command lists and digests the images before it imports TFX.
 """
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from components import storage
 from components.errors import DataRefused, UsageError
 from components.files import write_whole
 
@@ -48,22 +48,24 @@ IMAGE_EXTENSIONS = frozenset(
         ".mpo",
     ]
 )
-SYSTEM_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 # The first bytes of the formats above, for files whose name does not say that they are images.
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP")
 
 
 @dataclass(frozen=True, order=True)
 class ImageFile:
-    """One candidate: a file that its name or its first bytes call an image.
+    """One candidate: a file that its name, its first bytes or a manifest call an image.
 
     Attributes:
-      path: relative to the image root, forward slashes; bytes that are no UTF-8 as surrogates (`os.fsdecode`).
-      class_name: the folder that labels it.
-      split: `train`, `eval` or `test` when a folder says so, else None.
-      size: bytes.
+      path: unique in a run. With one source relative to its folder, forward slashes; with several the location. Bytes
+        that are no UTF-8 as surrogates (`os.fsdecode`).
+      class_name: what labels it: a folder's name, or what a manifest says.
+      split: `train`, `eval` or `test` when a folder or a manifest says so, else None.
+      size: bytes; 0 where the file is missing.
       mtime_ns: modification time in nanoseconds.
-      ctime_ns: time of the last change to content, name or permissions, which no tool sets back.
+      ctime_ns: time of the last change to content, name or permissions, which no tool sets back; 0 for a URI.
+      location: local path or URI where the bytes are.
+      group: the thing it shows, of which there are more images; they share a split. None for an image by itself.
     """
 
     path: str
@@ -72,55 +74,58 @@ class ImageFile:
     size: int
     mtime_ns: int
     ctime_ns: int
+    location: str
+    group: str | None = None
 
 
 @dataclass
 class Listing:
-    """What a scan found: candidates sorted by path, the class folders, and what was passed over with the reason."""
+    """What a scan found: candidates sorted by path, the classes, and what was passed over with the reason."""
 
     files: list[ImageFile] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
 
-def scan(root: Path, follow_symlinks: bool = False) -> Listing:
+def scan(root: str | Path, follow_symlinks: bool = False) -> Listing:
     """Lists `root/<class>/**` or `root/<split>/<class>/**`.
 
     Args:
-      root: the image folder.
+      root: the image folder, a local path or a URI.
       follow_symlinks: whether links are read; links that leave the root are otherwise skipped and counted.
 
     Raises:
       UsageError: there is no such folder, it cannot be read, or split folders stand beside class folders.
       DataRefused: the folder holds no class folder.
     """
-    if not os.path.isdir(root):
-        raise UsageError(f"The image folder {root} does not exist; give --images a folder that holds class folders.")
+    root = str(root)
+    folder = storage.open_folder(root, follow_symlinks)
     try:
-        folders = _folders(root, follow_symlinks)
-        splits = _split_folders(root, folders, follow_symlinks)
-        inside = {split: _folders(root / split, follow_symlinks) for split in splits}
+        folders = folder.folders()
+        splits = _split_folders(folder, folders)
+        inside = {split: folder.folders(split) for split in splits}
     except OSError as error:
         raise UsageError(f"The image folder {error.filename} cannot be read ({error.strerror}).") from None
     listing = Listing()
-    for path, stat in _walk(root, follow_symlinks, listing.skipped):
-        parts = path.split("/")
+    for entry in folder.files(listing.skipped):
+        parts = entry.path.split("/")
         split = SPLIT_FOLDERS[parts[0].lower()] if splits and len(parts) > 1 else None
         labelled = parts[1:] if split else parts
+        location = storage.join(root, entry.path)
         if len(labelled) < 2:
-            listing.skipped.append((path, "not in a class folder"))
-        elif not _looks_like_image(root / path):
-            listing.skipped.append((path, "not an image by name or content"))
+            listing.skipped.append((entry.path, "not in a class folder"))
+        elif not _looks_like_image(location):
+            listing.skipped.append((entry.path, "not an image by name or content"))
         else:
-            times = stat.st_mtime_ns, stat.st_ctime_ns
-            listing.files.append(ImageFile(path, labelled[0], split, stat.st_size, *times))
+            stamp = entry.size, entry.mtime_ns, entry.ctime_ns
+            listing.files.append(ImageFile(entry.path, labelled[0], split, *stamp, location))
     classes = sorted({name for names in inside.values() for name in names} if splits else folders)
     if not classes:
         raise DataRefused(
             f"{root} holds no class folders: put the images of each class into a folder named after the class."
         )
     for name in classes:
-        if not _is_utf8(name):
+        if not is_utf8(name):
             raise DataRefused(f"The name of the class folder {name!r} is not valid UTF-8: rename it.")
     listing.files.sort()
     listing.skipped.sort()
@@ -128,15 +133,8 @@ def scan(root: Path, follow_symlinks: bool = False) -> Listing:
     return listing
 
 
-def _folders(path: Path, follow: bool) -> list[str]:
-    return sorted(
-        entry.name
-        for entry in os.scandir(path)
-        if not _is_system_name(entry.name) and os.path.isdir(entry.path) and (follow or not entry.is_symlink())
-    )
-
-
-def _is_utf8(name: str) -> bool:
+def is_utf8(name: str) -> bool:
+    """Whether it can be written as text; a file name from bytes that are none cannot."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -144,72 +142,25 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def _split_folders(root: Path, folders: list[str], follow: bool) -> list[str]:
+def _split_folders(folder: storage.LocalFolder | storage.RemoteFolder, names: list[str]) -> list[str]:
     """The top folders, when they are splits: one of them is a train folder that holds folders of its own."""
-    named = [name for name in folders if name.lower() in SPLIT_FOLDERS]
-    if not any(SPLIT_FOLDERS[name.lower()] == "train" and _folders(root / name, follow) for name in named):
+    named = [name for name in names if name.lower() in SPLIT_FOLDERS]
+    if not any(SPLIT_FOLDERS[name.lower()] == "train" and folder.folders(name) for name in named):
         return []
-    others = [name for name in folders if name not in named]
+    others = [name for name in names if name not in named]
     if others:
         raise UsageError(
-            f"{root} holds split folders ({', '.join(named)}) beside others ({', '.join(others[:5])}): keep either "
-            "class folders, or train, eval and test folders with class folders inside."
+            f"{folder.root} holds split folders ({', '.join(named)}) beside others ({', '.join(others[:5])}): keep "
+            "either class folders, or train, eval and test folders with class folders inside."
         )
     return named
 
 
-def _is_system_name(name: str) -> bool:
-    return name.startswith(".") or name.lower() in SYSTEM_NAMES
-
-
-def _walk(root: Path, follow: bool, skipped: list[tuple[str, str]]) -> Iterator[tuple[str, os.stat_result]]:
-    """Yields (relative path, stat) of every file; notes hidden files, links and other things that it passes over."""
-    visited = {os.path.realpath(root)}
-    waiting = [""]
-    while waiting:
-        folder = waiting.pop()
-        try:
-            entries = sorted(os.scandir(root / folder), key=lambda entry: entry.name)
-        except OSError as error:
-            skipped.append((folder, f"folder cannot be read ({error.strerror})"))
-            continue
-        for entry in entries:
-            path = f"{folder}/{entry.name}" if folder else entry.name
-            if _is_system_name(entry.name):
-                skipped.append((path, "hidden or system file"))
-            elif entry.is_symlink() and not follow and not _inside(root, entry.path):
-                skipped.append((path, "symbolic link out of the image folder"))
-            elif entry.is_symlink() and not os.path.exists(entry.path):
-                # Before `is_dir`, which raises where a link leads to itself.
-                skipped.append((path, "broken link"))
-            elif entry.is_symlink() and entry.is_dir() and not follow:
-                skipped.append((path, "symbolic link to a folder"))
-            elif entry.is_dir():
-                real = os.path.realpath(entry.path)
-                if real in visited:
-                    skipped.append((path, "folder already read through another path"))
-                else:
-                    visited.add(real)
-                    waiting.append(path)
-            elif entry.is_file():
-                try:
-                    yield path, entry.stat()
-                except OSError as error:
-                    skipped.append((path, f"cannot be read ({error.strerror})"))
-            else:
-                skipped.append((path, "not a regular file"))
-
-
-def _inside(root: Path, path: str) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
-
-
-def _looks_like_image(path: Path) -> bool:
-    if path.suffix.lower() in IMAGE_EXTENSIONS:
+def _looks_like_image(location: str) -> bool:
+    if PurePosixPath(location).suffix.lower() in IMAGE_EXTENSIONS:
         return True
     try:
-        with open(path, "rb") as file:
-            start = file.read(16)
+        start = storage.read_bytes(location, 16)
     except OSError:
         # Neither its name nor its content says that it is an image.
         return False
@@ -222,22 +173,22 @@ def _looks_like_image(path: Path) -> bool:
 
 
 def content_digest(
-    root: Path,
     files: Iterable[ImageFile],
     memory: Path | None = None,
     advance: Callable[[], None] = lambda: None,
     classes: Iterable[str] = (),
 ) -> str:
-    """Digest of paths and contents: a moved, renamed or overwritten image changes it, `touch` alone does not.
+    """Digest of paths, labels and contents: a moved, relabelled or overwritten image changes it, `touch` does not.
+
+    The content of a remote file is not downloaded for this: its size and time of change stand for it.
 
     Args:
-      root: the image folder.
-      files: what `scan` found.
-      memory: a JSON file of earlier content hashes by path, size and times; only files that changed since are read
+      files: what was listed.
+      memory: a JSON file of earlier content hashes by location, size and times; only files that changed since are read
         again (two files of one size and age that swap names differ in nothing but `ctime_ns`). Written anew,
         atomically.
       advance: called once a file.
-      classes: the class folders; an empty one has no file that would tell.
+      classes: all of them; an empty class folder has no file that would tell.
 
     Returns:
       Hexadecimal SHA-256.
@@ -245,16 +196,17 @@ def content_digest(
     known: dict[str, list] = {}
     if memory is not None and memory.is_file():
         try:
-            remembered = json.loads(memory.read_text())
-            known = remembered["files"] if remembered["root"] == str(root) else {}
+            known = dict(json.loads(memory.read_text())["files"])
         except (ValueError, KeyError, TypeError):
             known = {}
 
     def hashed(file: ImageFile) -> str:
-        *stamp, value = known.get(file.path, (None,))
-        if stamp != [file.size, file.mtime_ns, file.ctime_ns]:
+        *stamp, value = known.get(file.location, (None,))
+        if storage.is_uri(file.location):
+            value = f"{file.size} bytes at {file.mtime_ns}"
+        elif stamp != [file.size, file.mtime_ns, file.ctime_ns]:
             try:
-                with open(root / file.path, "rb") as stream:
+                with storage.open_binary(file.location) as stream:
                     value = hashlib.file_digest(stream, "sha256").hexdigest()
             except OSError as error:
                 # Ingestion will quarantine it; that it cannot be read is part of what this digest stands for.
@@ -267,13 +219,14 @@ def content_digest(
         values = list(pool.map(hashed, files))
     digest = hashlib.sha256(json.dumps(list(classes)).encode())
     for file, value in zip(files, values, strict=True):
-        digest.update(json.dumps([file.path, value]).encode())
+        # In a folder the path implies class and split; in a manifest it does not.
+        digest.update(json.dumps([file.path, file.class_name, file.split, file.group, value]).encode())
     if memory is not None:
         memory.parent.mkdir(parents=True, exist_ok=True)
         fresh = {
-            file.path: [file.size, file.mtime_ns, file.ctime_ns, value]
+            file.location: [file.size, file.mtime_ns, file.ctime_ns, value]
             for file, value in zip(files, values, strict=True)
-            if not value.startswith("unreadable")
+            if not storage.is_uri(file.location) and not value.startswith("unreadable")
         }
-        write_whole(memory, json.dumps({"root": str(root), "files": fresh}))
+        write_whole(memory, json.dumps({"files": fresh}))
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""ImageExampleGen: class folders of images in, checked and split examples out.
+"""ImageExampleGen: class folders and lists of images in, checked and split examples out.
 
 Two Beam passes over the files. The first checks each one and yields a small record; the records (no image bytes) come
 together for everything that needs the whole view: duplicates, label conflicts, splits, budgets. The second reads the
@@ -19,12 +19,13 @@ from tfx.dsl.components.base import base_beam_component, base_beam_executor, exe
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
-from components import features, progress
+from components import features, progress, storage
 from components.examples_schema import write_schema
 from components.files import write_whole
-from components.image_files import ImageFile, scan
+from components.image_files import ImageFile
 from components.inspection import inspect, readable
-from components.splits import Catalog, SplitRules, build_catalog, without_lost
+from components.sources import list_images
+from components.splits import CLASS_KEY, GROUP_KEY, Catalog, SplitRules, build_catalog, without_lost
 
 CATALOG_FILE = "catalog.json"
 QUARANTINE_FILE = "quarantine.jsonl"
@@ -46,16 +47,22 @@ class InspectFile(beam.DoFn):
     Records travel as JSON: Beam's coder for dictionaries takes no file names that are not UTF-8.
     """
 
-    def __init__(self, root: str, max_pixels: int, max_bytes: int):
-        self._root, self._max_pixels, self._max_bytes = root, max_pixels, max_bytes
+    def __init__(self, max_pixels: int, max_bytes: int):
+        self._max_pixels, self._max_bytes = max_pixels, max_bytes
 
     def process(self, file: ImageFile):
-        record = {"path": file.path, "class_name": file.class_name, "split": file.split}
+        record = {
+            "path": file.path,
+            "location": file.location,
+            "class_name": file.class_name,
+            "split": file.split,
+            "group": file.group,
+        }
         if file.size > self._max_bytes:
             record |= {"reason": f"too large: {file.size} bytes", "sha256": ""}
         else:
             try:
-                data = Path(self._root, file.path).read_bytes()
+                data = storage.read_bytes(file.location)
             except OSError as error:
                 record |= {"reason": f"I/O error: {error.strerror}", "sha256": ""}
             else:
@@ -72,13 +79,10 @@ class MakeExample(beam.DoFn):
 
     LOST = "lost"
 
-    def __init__(self, root: str):
-        self._root = root
-
     def process(self, line: str):
         record = json.loads(line)
         try:
-            data = Path(self._root, record["path"]).read_bytes()
+            data = storage.read_bytes(record["location"])
         except OSError as error:
             yield self._lost(record, f"I/O error: {error.strerror}")
             return
@@ -127,13 +131,12 @@ class Executor(base_beam_executor.BaseBeamExecutor):
     def Do(self, input_dict, output_dict, exec_properties) -> None:
         outputs = {key: artifact_utils.get_single_instance(value) for key, value in output_dict.items()}
         settings = json.loads(exec_properties["settings"])
-        root = exec_properties["images"]
-        listing = scan(Path(root), settings["follow_symlinks"])
-        records = self._inspect(root, listing.files, settings, self._get_tmp_dir())
+        listing = list_images(json.loads(exec_properties["images"]), settings["follow_symlinks"], settings["group"])
+        records = self._inspect(listing.files, settings, self._get_tmp_dir())
         splits_file = Path(exec_properties["splits_file"])
         rules = SplitRules(tuple(settings.pop("shares")), **settings["rules"])
         catalog = build_catalog(records, listing.classes, rules, read_remembered(splits_file))
-        lost = self._write(root, catalog, outputs["examples"].uri, outputs["metadata"].uri, self._get_tmp_dir())
+        lost = self._write(catalog, outputs["examples"].uri, outputs["metadata"].uri, self._get_tmp_dir())
         catalog = without_lost(catalog, lost, records, listing.classes, rules)
         for key in ("examples", "metadata"):
             outputs[key].split_names = artifact_utils.encode_split_names(list(features.SPLITS))
@@ -142,25 +145,25 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         write_catalog(Path(outputs["catalog"].uri), catalog, listing.skipped)
         write_remembered(splits_file, catalog.remembered)
 
-    def _inspect(self, root: str, files: list[ImageFile], settings: dict, scratch: str) -> list[dict]:
+    def _inspect(self, files: list[ImageFile], settings: dict, scratch: str) -> list[dict]:
         progress.start(len(files), "checking images")
         prefix = os.path.join(scratch, "records")
         with self._make_beam_pipeline() as pipeline:
             _ = (
                 pipeline
                 | "Files" >> beam.Create(files, reshuffle=True)
-                | "Inspect" >> beam.ParDo(InspectFile(root, settings["max_pixels"], settings["max_bytes"]))
+                | "Inspect" >> beam.ParDo(InspectFile(settings["max_pixels"], settings["max_bytes"]))
                 | "WriteRecords" >> beam.io.WriteToText(prefix)
             )
         return _read_json_lines(scratch, "records")
 
-    def _write(self, root: str, catalog: Catalog, examples: str, metadata: str, scratch: str) -> list[dict]:
+    def _write(self, catalog: Catalog, examples: str, metadata: str, scratch: str) -> list[dict]:
         progress.start(len(catalog.kept), "writing examples")
         with self._make_beam_pipeline() as pipeline:
             made = (
                 pipeline
                 | "Kept" >> beam.Create([json.dumps(record) for record in catalog.kept], reshuffle=True)
-                | "Read" >> beam.ParDo(MakeExample(root)).with_outputs(*features.SPLITS, MakeExample.LOST)
+                | "Read" >> beam.ParDo(MakeExample()).with_outputs(*features.SPLITS, MakeExample.LOST)
             )
             for split in features.SPLITS:
                 # Images are compressed already: gzip would cost as much time as checking them did.
@@ -221,11 +224,20 @@ def write_catalog(folder: Path, catalog: Catalog, skipped: list[tuple[str, str]]
 
 
 def read_remembered(path: Path) -> dict[str, str]:
-    """`{sha256: split}` of `schema/splits.jsonl`; empty where there is none."""
+    """`Catalog.remembered` of `schema/splits.jsonl`; empty where there is none.
+
+    Its rows are `{"sha256", "split"}`, `{"group", "split"}` or `{"class", "salt"}`.
+    """
     if not path.is_file():
         return {}
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return {row["sha256"]: row["split"] for row in rows}
+    remembered = {}
+    for row in rows:
+        if "class" in row:
+            remembered[CLASS_KEY + row["class"]] = row["salt"]
+        else:
+            remembered[GROUP_KEY + row["group"] if "group" in row else row["sha256"]] = row["split"]
+    return remembered
 
 
 def write_remembered(path: Path, remembered: dict[str, str]) -> None:
@@ -233,7 +245,15 @@ def write_remembered(path: Path, remembered: dict[str, str]) -> None:
     if not remembered or remembered == read_remembered(path):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [json.dumps({"sha256": sha256, "split": split}) for sha256, split in sorted(remembered.items())]
+    rows = []
+    for key, value in sorted(remembered.items()):
+        if key.startswith(CLASS_KEY):
+            row = {"class": key.removeprefix(CLASS_KEY), "salt": value}
+        elif key.startswith(GROUP_KEY):
+            row = {"group": key.removeprefix(GROUP_KEY), "split": value}
+        else:
+            row = {"sha256": key, "split": value}
+        rows.append(json.dumps(row))
     write_whole(path, "\n".join(rows) + "\n")
 
 
@@ -263,16 +283,17 @@ class ImageExampleGenSpec(ComponentSpec):
 
 
 class ImageExampleGen(base_beam_component.BaseBeamComponent):
-    """Ingests an image folder.
+    """Ingests images from folders and manifests.
 
     Outputs: `examples` (encoded bytes and metadata, splits train, eval, test), `metadata` (the same images without
     their bytes, for statistics and validation), `schema` (of `examples`), `catalog` (`ImageCatalog`).
 
     Args:
-      images: the folder that holds class folders, or split folders with class folders inside.
-      digest: what `content_digest` says of it, so that the cache notices every change; empty where the cache is off.
+      images: folders that hold class folders, or split folders with class folders inside, and manifests: `places` of
+        `components.sources.Sources`.
+      digest: what `content_digest` says of them, so that the cache notices every change; empty where the cache is off.
       settings: `shares` (train, eval, test), `rules` (the other fields of `SplitRules`), `max_pixels`, `max_bytes`,
-        `follow_symlinks`.
+        `follow_symlinks`, `group` (see `list_images`).
       splits_file: where the choices for small classes are remembered (`schema/splits.jsonl`).
       code: digest of the source.
     """
@@ -280,9 +301,9 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
     SPEC_CLASS = ImageExampleGenSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
-    def __init__(self, images: str, digest: str, settings: dict[str, Any], splits_file: str, code: str):
+    def __init__(self, images: list[str], digest: str, settings: dict[str, Any], splits_file: str, code: str):
         spec = ImageExampleGenSpec(
-            images=images,
+            images=json.dumps(images),
             digest=digest,
             settings=json.dumps(settings, sort_keys=True),
             splits_file=splits_file,

@@ -14,6 +14,10 @@ from components.features import SPLITS
 SMALLEST_CLASS = 3  # one image for each of train, eval and test
 
 LABEL_CONFLICT = "label conflict"
+# Begins the key of a group: no content hash holds a colon, so a group named like one is still another key.
+GROUP_KEY = "group:"
+# Begins the key under which a class is remembered whose groups earlier runs have placed; the value is their salt.
+CLASS_KEY = "class:"
 
 
 @dataclass(frozen=True)
@@ -41,14 +45,18 @@ class Catalog:
       kept: records with `split` decided, sorted by path.
       quarantined: records with `reason`, sorted by path.
       duplicates: paths kept out because the same bytes are in already.
-      conflicts: groups of paths that hold the same bytes under different classes.
-      remembered: `{sha256: split}` choices that must outlive this run (see `_fill_small_classes`).
+      conflicts: lists of paths that hold the same bytes under different classes.
+      leaks: (group, number of images) where folders put a group's images into several splits; the number is of those
+        outside the latest split.
+      remembered: what must outlive this run (see `_fill_small_classes`): `{split_key: split}` choices, and
+        `{CLASS_KEY + class: salt}` where there are groups.
     """
 
     kept: list[dict] = field(default_factory=list)
     quarantined: list[dict] = field(default_factory=list)
     duplicates: list[str] = field(default_factory=list)
     conflicts: list[list[str]] = field(default_factory=list)
+    leaks: list[tuple[str, int]] = field(default_factory=list)
     remembered: dict[str, str] = field(default_factory=dict)
 
 
@@ -58,10 +66,11 @@ def build_catalog(
     """Decides what is kept and where.
 
     Args:
-      records: one a candidate, with `path`, `class_name`, `split` (of the folder, or None), `sha256`, `reason`.
-      classes: the class folders, the empty ones included.
+      records: one a candidate, with `path`, `class_name`, `split` (of the folder, or None), `sha256`, `reason` and,
+        where it has one, `group`.
+      classes: all of them, those without an image included.
       rules: shares and budgets.
-      remembered: earlier choices for small classes, consulted first.
+      remembered: of earlier runs (see `Catalog`), consulted first.
 
     Raises:
       DataRefused: no usable image, fewer than two classes, over a budget, or a class too small.
@@ -74,21 +83,35 @@ def build_catalog(
             catalog.quarantined.append(record)
         else:
             by_content[record["sha256"]].append(record)
+    contents = []
     for copies in by_content.values():
         if len({copy["class_name"] for copy in copies}) > 1:
             catalog.conflicts.append([copy["path"] for copy in copies])
             catalog.quarantined += [dict(copy, reason=LABEL_CONFLICT) for copy in copies]
-            continue
-        # A copy in a test folder must never be trained on, nor one in an eval folder: the later split wins.
-        first = max(copies, key=lambda copy: SPLITS.index(copy["split"]) if copy["split"] else -1)
+        else:
+            contents.append(copies)
+    placement = _Placement(contents, rules, remembered)
+    # Groups that hold copies of one image.
+    tied: set[str] = set()
+    for copies in contents:
+        # A copy in a test folder must never be trained on, nor one in an eval folder: the later split wins. So it does
+        # among copies in several groups, and of equals the first path.
+        first = max(copies, key=lambda copy: (_rank(placement.settled(copy)), _rank(placement.split(copy))))
         catalog.kept.append(first)
         catalog.duplicates += [copy["path"] for copy in copies if copy is not first]
+        keys = {split_key(copy) for copy in copies}
+        tied |= keys if len(keys) > 1 else set()
     for rows in (catalog.kept, catalog.quarantined):
         rows.sort(key=lambda record: record["path"])
     catalog.duplicates.sort()
     check_budget(records, catalog.quarantined, rules.max_bad_fraction)
     check_classes(catalog.kept, sorted(classes), rules.min_images_per_class)
-    catalog.kept = _assign(catalog.kept, rules, catalog.remembered)
+    check_groups(catalog.kept, sorted(classes))
+    catalog.kept = [
+        dict(record, split=placement.split(record), settled=placement.settled(record)) for record in catalog.kept
+    ]
+    _fill_small_classes(catalog.kept, rules.salt, catalog.remembered, tied)
+    catalog.leaks = _leaks(catalog.kept)
     return catalog
 
 
@@ -101,7 +124,7 @@ def without_lost(
       catalog: what `build_catalog` decided.
       lost: records of it, with the `reason` why they are gone.
       records: every candidate.
-      classes: the class folders.
+      classes: all of them.
       rules: budgets.
 
     Raises:
@@ -121,7 +144,7 @@ def without_lost(
                 f"Class {name!r} lost its last {' and '.join(sorted(missing))} images while they were read: "
                 f"{_listed(lost)}. Run again once they can be read."
             )
-    return replace(catalog, kept=kept, quarantined=quarantined)
+    return replace(catalog, kept=kept, quarantined=quarantined, leaks=_leaks(kept))
 
 
 def check_budget(records: list[dict], quarantined: list[dict], limit: float) -> None:
@@ -153,74 +176,170 @@ def check_classes(kept: list[dict], classes: list[str], minimum: int) -> None:
     """Raises DataRefused for fewer than two classes, or a class with fewer distinct images than it needs."""
     if len(classes) < 2:
         raise DataRefused(
-            f"A classifier needs at least two classes; {classes[0]!r} is the only class folder. Add a folder of images "
-            "of something else."
+            f"A classifier needs at least two classes; {classes[0]!r} is the only one. Add images of something else."
         )
     counts = Counter(record["class_name"] for record in kept)
     for name in classes:
         if counts[name] < minimum:
             raise DataRefused(
                 f"Class {name!r} has {counts[name]} usable distinct images and needs {minimum} "
-                "(data.min_images_per_class): add images, or remove the folder."
+                "(data.min_images_per_class): add images, or remove the class."
+            )
+
+
+def check_groups(kept: list[dict], classes: list[str]) -> None:
+    """Raises DataRefused for a class whose images are too few groups to fill three splits (D15).
+
+    Where folders spread one group over splits, it counts once in each: what folders say is respected.
+    """
+    counts = Counter(name for name, *_ in {(r["class_name"], split_key(r), _by_folder(r["split"])) for r in kept})
+    grouped = {record["class_name"] for record in kept if record.get("group") is not None}
+    for name in classes:
+        if name in grouped and counts[name] < SMALLEST_CLASS:
+            raise DataRefused(
+                f"Class {name!r} has images of {counts[name]} distinct groups (data.split.group) and needs "
+                f"{SMALLEST_CLASS}, one for each split: add images of other groups, mend the expression, or remove the "
+                "class."
             )
 
 
 # ---- splits ---------------------------------------------------------------------------------------------------------
 
 
+def split_key(record: dict) -> str:
+    """What an image's split hangs on: its group, where it has one, else its content."""
+    group = record.get("group")
+    return record["sha256"] if group is None else GROUP_KEY + group
+
+
 def position(key: str, salt: str) -> float:
     """Where a key falls in [0, 1): a hash, so that it depends on nothing but the key and the salt."""
-    digest = hashlib.sha256(f"{salt}\0{key}".encode()).digest()
+    # A group is part of a path, which need not be UTF-8.
+    digest = hashlib.sha256(f"{salt}\0{key}".encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _assign(kept: list[dict], rules: SplitRules, remembered: dict[str, str]) -> list[dict]:
-    declared = {record["split"] for record in kept} - {None}
-    train, evaluation, test = rules.shares
-    # Of the images that no folder has placed (or that a train folder holds), these shares go to the missing splits.
-    carve_test = 0.0 if "test" in declared else test
-    carve_eval = 0.0 if "eval" in declared else evaluation
-    whole = train + carve_test + carve_eval
+def _rank(split: str | None) -> int:
+    """How late a split is; -1 where no folder says."""
+    return SPLITS.index(split) if split else -1
 
-    def place(record: dict) -> str:
-        if record["split"] in ("eval", "test"):
-            return record["split"]
-        if record["sha256"] in remembered:
-            return remembered[record["sha256"]]
-        where = position(record["sha256"], rules.salt) * whole
-        if where < carve_test:
+
+def _by_folder(split: str | None) -> str | None:
+    """The split that a folder has settled; a train folder settles nothing, as missing splits are carved from it."""
+    return split if split in ("eval", "test") else None
+
+
+class _Placement:
+    """Each image's split before small classes are filled.
+
+    Args:
+      contents: lists of copies of one image, without label conflicts.
+      rules: shares and salt.
+      remembered: see `Catalog`.
+    """
+
+    def __init__(self, contents: list[list[dict]], rules: SplitRules, remembered: dict[str, str]):
+        self._salt, self._remembered = rules.salt, remembered
+        declared = {max((copy["split"] for copy in copies), key=_rank) for copies in contents}
+        train, evaluation, test = rules.shares
+        # Of the images that no folder has placed (or that a train folder holds), these go to the missing splits.
+        self._test = 0.0 if "test" in declared else test
+        self._eval = 0.0 if "eval" in declared else evaluation
+        self._whole = train + self._test + self._eval
+        self._folders: dict[str, str] = {}
+        for record in (copy for copies in contents for copy in copies if _by_folder(copy["split"])):
+            key = split_key(record)
+            self._folders[key] = max(record["split"], self._folders.get(key), key=_rank)
+
+    def settled(self, record: dict) -> str | None:
+        """The split that folders give it, and nothing changes: eval or test, or None."""
+        if record["split"]:
+            # A train folder is respected even where the group is in a test folder, too: `Catalog.leaks` tells of it.
+            return _by_folder(record["split"])
+        return self._folders.get(split_key(record))
+
+    def split(self, record: dict) -> str:
+        """Where it goes: as folders say, else as remembered, else by hash."""
+        if folder := self.settled(record):
+            return folder
+        key = split_key(record)
+        if key in self._remembered:
+            return self._remembered[key]
+        where = position(key, self._salt) * self._whole
+        if where < self._test:
             return "test"
-        return "eval" if where < carve_test + carve_eval else "train"
-
-    placed = [dict(record, split=place(record), placed_by=record["split"]) for record in kept]
-    _fill_small_classes(placed, rules.salt, remembered)
-    return placed
+        return "eval" if where < self._test + self._eval else "train"
 
 
-def _fill_small_classes(placed: list[dict], salt: str, remembered: dict[str, str]) -> None:
+def _fill_small_classes(placed: list[dict], salt: str, remembered: dict[str, str], tied: set[str]) -> None:
     """Gives each class an image of every split: where the hash left none, the lowest-hash train image moves.
 
-    The choice depends on which images there are, so it is remembered: later images never undo it.
+    An image of a group takes the whole group along, in every class. The choice depends on which images there are, so it
+    is remembered: later images never undo it.
+
+    Args:
+      placed: records with `split` decided, changed in place.
+      salt: of the hash.
+      remembered: see `Catalog`; new choices and classes are added.
+      tied: groups that hold copies of one image. They stay: one of them in a later split would be the one that keeps
+        the image at the next run, and the image would move.
     """
     by_class: dict[str, list[dict]] = defaultdict(list)
+    units: dict[str, list[dict]] = defaultdict(list)
     for record in placed:
         by_class[record["class_name"]].append(record)
-    for name, rows in by_class.items():
-        rows.sort(key=lambda record: position(record["sha256"], salt))
-        for split in ("test", "eval", "train"):
-            if any(record["split"] == split for record in rows):
-                continue
-            sources = sorted((row for row in rows if _can_move(row, rows)), key=lambda row: row["split"] != "train")
+        # Images that folders placed in eval or test stay.
+        if not record["settled"]:
+            units[split_key(record)].append(record)
+
+    def missing(name: str) -> list[str]:
+        return [split for split in ("test", "eval", "train") if all(row["split"] != split for row in by_class[name])]
+
+    # Groups take along images of other classes. Those of earlier runs must not move; a class that lacks a split has
+    # none (an earlier run would have filled it), or its folders have lost some.
+    movable_classes = {name for name in by_class if missing(name) or remembered.get(CLASS_KEY + name) != salt}
+
+    def can_move(key: str) -> bool:
+        """A split keeps its last image, in every class."""
+        left = {id(row) for row in units[key]}
+        return key not in tied and all(
+            row["class_name"] in movable_classes
+            and any(o["split"] == row["split"] and id(o) not in left for o in by_class[row["class_name"]])
+            for row in units[key]
+        )
+
+    for name in by_class:
+        own = {split_key(row) for row in by_class[name] if not row["settled"]}
+        keys = sorted(own, key=lambda key: (position(key, salt), key))
+        for split in missing(name):
+            sources = sorted(filter(can_move, keys), key=lambda key: units[key][0]["split"] != "train")
             if not sources:
-                raise DataRefused(
-                    f"Class {name!r} has no image for the {split} split: put images of it into the train folder."
-                )
-            sources[0]["split"] = split
-            remembered[sources[0]["sha256"]] = split
+                raise DataRefused(_cannot_fill(name, split, keys))
+            for row in units[sources[0]]:
+                row["split"] = split
+            remembered[sources[0]] = split
+    if any(key.startswith(GROUP_KEY) for key in units):
+        remembered.update({CLASS_KEY + name: salt for name in by_class})
 
 
-def _can_move(row: dict, rows: list[dict]) -> bool:
-    """Images that a folder placed in eval or test stay; a split keeps its last image."""
-    if row["placed_by"] in ("eval", "test"):
-        return False
-    return sum(other["split"] == row["split"] for other in rows) > 1
+def _cannot_fill(name: str, split: str, keys: list[str]) -> str:
+    if not any(key.startswith(GROUP_KEY) for key in keys):
+        return f"Class {name!r} has no image for the {split} split: put images of it into the train folder."
+    return (
+        f"Class {name!r} has no image for the {split} split, and none of its groups can move there without taking "
+        "along images that must stay: add images of other groups to it, or set data.split.salt to another value, which "
+        "reshuffles all images."
+    )
+
+
+def _leaks(kept: list[dict]) -> list[tuple[str, int]]:
+    groups: dict[str, list[dict]] = defaultdict(list)
+    for record in kept:
+        if record.get("group") is not None:
+            groups[record["group"]].append(record)
+    leaks = []
+    for group, rows in sorted(groups.items()):
+        latest = max((row["split"] for row in rows), key=_rank)
+        if earlier := sum(row["split"] != latest for row in rows):
+            leaks.append((group, earlier))
+    return leaks

@@ -2,27 +2,29 @@
 
 import os
 from collections import Counter
-from pathlib import Path
 
 import click
 
-from components.image_files import scan
+from components import storage
+from components.image_files import ImageFile
+from components.sources import list_images, resolve
 from components.splits import check_budget, check_classes
 from pipeline.config import Config
 from trainer.backbones import require_weights
 
 
-def check(config: Config, images: Path) -> None:
+def check(config: Config, images: list[str]) -> None:
     """Reads headers (not pixels) of every image and prints what a run would start from.
 
     Raises:
-      UsageError: the folder or the weights cannot be had.
+      UsageError: the images or the weights cannot be had.
       DataRefused: as the run would refuse the data, so far as headers tell.
     """
-    listing = scan(images, config.data.follow_symlinks)
+    places = resolve(images, config.data.spans).places
+    listing = list_images(places, config.data.follow_symlinks, config.data.split.group)
     rows, formats = [], Counter()
     for file in listing.files:
-        reason, kind = _look(images / file.path, config)
+        reason, kind = _look(file, config)
         formats[kind] += 1
         rows.append({"path": file.path, "class_name": file.class_name, "reason": reason})
     bad = [row for row in rows if row["reason"]]
@@ -42,25 +44,24 @@ def check(config: Config, images: Path) -> None:
     click.echo(f"Ready: {len(good)} images, {model.backbone} at {config.image_size} px with {model.weights} weights.")
 
 
-def _look(path: Path, config: Config) -> tuple[str | None, str]:
+def _look(image: ImageFile, config: Config) -> tuple[str | None, str]:
     """(why the file would be quarantined or None, format) from its header alone."""
     from PIL import Image
 
     from components.inspection import PILLOW_FORMATS, read_header
 
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > config.data.max_bytes:
-                return f"too large: {size} bytes", "unknown"
+        with storage.open_binary(image.location) as file:
+            if image.size > config.data.max_bytes:
+                return f"too large: {image.size} bytes", "unknown"
             start = file.read(1 << 16)
             if not start:
                 return "empty file", "none"
             header = read_header(start)
             if header is None or 0 in header[1:]:
                 file.seek(0)
-                with Image.open(file, formats=PILLOW_FORMATS) as image:
-                    header = (image.format.lower(), *image.size)
+                with Image.open(file, formats=PILLOW_FORMATS) as opened:
+                    header = (opened.format.lower(), *opened.size)
     except OSError as error:
         return f"I/O error: {error.strerror}" if error.strerror else "not an image", "unknown"
     # Pillow's plugins raise whatever broken bytes lead them into.

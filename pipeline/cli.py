@@ -28,6 +28,19 @@ set_option = click.option(
 )
 
 
+def images_option(required: bool):
+    """`--images`, as often as wanted: a tuple of text, as URIs are no paths."""
+    return click.option(
+        "--images",
+        multiple=True,
+        required=required,
+        metavar="SOURCE",
+        help="Folder of class folders, or manifest (.csv, .jsonl; columns path,label[,split][,group]); a path or a URI "
+        "such as gs://. May hold {SPAN} for a number: data.spans says how many of the newest are read. May be given "
+        "several times.",
+    )
+
+
 @click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="graft-pipeline", prog_name="graft")
 def graft() -> None:
@@ -35,17 +48,15 @@ def graft() -> None:
 
 
 @graft.command(epilog=EXIT_CODES)
-@click.option(
-    "--images", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder of class folders."
-)
+@images_option(required=True)
 @click.option("--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where everything goes.")
 @config_option
 @set_option
-def run(images: Path, output: Path, config_file: Path | None, overrides: tuple[str, ...]) -> None:
+def run(images: tuple[str, ...], output: Path, config_file: Path | None, overrides: tuple[str, ...]) -> None:
     """Train on IMAGES, and publish the model if it is good enough."""
     from pipeline import config, local
 
-    sys.exit(local.run(config.load(config_file, list(overrides)), images, output)["exit_code"])
+    sys.exit(local.run(config.load(config_file, list(overrides)), list(images), output)["exit_code"])
 
 
 @graft.command(epilog=EXIT_CODES)
@@ -69,15 +80,15 @@ def demo(output: Path, overrides: tuple[str, ...]) -> None:
         write_digits(output / "images")
     except OSError as error:
         raise click.ClickException(f"The output folder {output} cannot be written ({error.strerror}).") from None
-    sys.exit(local.run(loaded, output / "images", output)["exit_code"])
+    sys.exit(local.run(loaded, [str(output / "images")], output)["exit_code"])
 
 
 @graft.command(epilog=EXIT_CODES)
-@click.option("--images", type=click.Path(path_type=Path), metavar="DIR", help="Folder of class folders.")
+@images_option(required=False)
 @config_option
 @set_option
 @click.option("--print-config", is_flag=True, help="Print the whole configuration, defaults included.")
-def check(images: Path | None, config_file: Path | None, overrides: tuple[str, ...], print_config: bool) -> None:
+def check(images: tuple[str, ...], config_file: Path | None, overrides: tuple[str, ...], print_config: bool) -> None:
     """Check configuration, images and weights before any compute."""
     from pipeline import config
     from pipeline.check import check as run_check
@@ -85,10 +96,10 @@ def check(images: Path | None, config_file: Path | None, overrides: tuple[str, .
     loaded = config.load(config_file, list(overrides))
     if print_config:
         click.echo(config.dump(loaded), nl=False)
-    if images is not None:
-        run_check(loaded, images)
+    if images:
+        run_check(loaded, list(images))
     elif not print_config:
-        raise click.UsageError("Give --images DIR, --print-config, or both.")
+        raise click.UsageError("Give --images SOURCE, --print-config, or both.")
 
 
 @graft.command(epilog=EXIT_CODES)

@@ -2,11 +2,12 @@
 
 import contextlib
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from components.errors import UsageError
 from trainer.backbones import BACKBONES, BUNDLED, IDENTITY
@@ -23,6 +24,25 @@ class SplitConfig(Section):
     eval: Share = 0.1  # share of the images; steers training
     test: Share = 0.1  # share of the images; judges
     salt: str = ""  # another value reshuffles the images: old test images may then be trained on
+    # regular expression searched in an image's path; what its first group matches names the thing photographed, and all
+    # images of one thing share a split. Another expression reshuffles, as another salt does
+    group: str | None = None
+
+    @field_validator("group")
+    @classmethod
+    def _has_a_group(cls, group: str | None) -> str | None:
+        if group is None:
+            return None
+        try:
+            groups = re.compile(group).groups
+        except re.error as error:
+            raise ValueError(f"not a regular expression ({error}). Received: {group!r}") from None
+        if not groups:
+            raise ValueError(
+                "the expression needs a group in parentheses around what names the thing photographed, such as "
+                f"'([^/]+)_[0-9]+[.]jpg$'. Received: {group!r}"
+            )
+        return group
 
     @model_validator(mode="after")
     def _sums_to_one(self):
@@ -33,6 +53,7 @@ class SplitConfig(Section):
 
 class DataConfig(Section):
     split: SplitConfig = SplitConfig()
+    spans: Annotated[int, Field(ge=1)] = 1  # newest spans that are read where --images holds {SPAN}
     max_bad_fraction: Share = 0.1  # of all images, and of each class, that may be quarantined
     min_images_per_class: Annotated[int, Field(ge=3)] = 3  # usable, distinct images
     max_pixels: Annotated[int, Field(gt=0)] = 100_000_000  # width x height that a header may claim

@@ -38,7 +38,7 @@ STEPS = {
 def create_pipeline(
     config: Config,
     *,
-    images: str,
+    images: list[str],
     digest: str,
     root: str,
     serving: str,
@@ -50,8 +50,8 @@ def create_pipeline(
 
     Args:
       config: everything that a person chooses.
-      images: the image folder.
-      digest: of its content; empty where the cache is off.
+      images: image folders and manifests (`Sources.places`).
+      digest: of their content; empty where the cache is off.
       root: where artifacts go.
       serving: base path of published versions.
       schema_folder: holds the kept metadata schema, the small classes' splits and the last published statistics.
@@ -142,6 +142,7 @@ def ingestion_settings(config: Config) -> dict:
         "max_pixels": data.max_pixels,
         "max_bytes": data.max_bytes,
         "follow_symlinks": data.follow_symlinks,
+        "group": data.split.group,
     }
 
 

@@ -1,6 +1,7 @@
 """One run on this machine: the cheap checks, the `unchanged` short cut, then the graph under TFX's local launcher."""
 
 import hashlib
+import json
 import os
 import time
 import traceback
@@ -10,9 +11,10 @@ from typing import Any
 from components import progress
 from components.errors import GraftError, UsageError
 from components.files import write_whole
-from components.image_files import content_digest, scan
+from components.image_files import content_digest
 from components.publishing import newest
 from components.source import ROOT, source_digest
+from components.sources import Sources, list_images, resolve, spans_text
 from pipeline import summary as summaries
 from pipeline.config import Config
 from pipeline.console import Steps, noise_to
@@ -27,8 +29,13 @@ BEAM_ARGUMENTS = {
 }
 
 
-def run(config: Config, images: Path, output_folder: Path) -> dict[str, Any]:
+def run(config: Config, images: list[str], output_folder: Path) -> dict[str, Any]:
     """Runs the pipeline and prints what happens.
+
+    Args:
+      config: everything that a person chooses.
+      images: folders, manifests and span patterns, as `--images` takes them.
+      output_folder: where everything goes.
 
     Returns:
       The summary (docs/summary.md names its fields); `exit_code` in it is what the command ends with.
@@ -38,32 +45,42 @@ def run(config: Config, images: Path, output_folder: Path) -> dict[str, Any]:
     """
     began = time.time()
     output = Output(output_folder.absolute())
-    images = images.absolute()
-    if output.root.resolve().is_relative_to(images.resolve()):
-        raise UsageError(f"The output folder {output.root} lies inside the image folder; give --output another place.")
-    listing = scan(images, config.data.follow_symlinks)
+    sources = resolve(images, config.data.spans)
+    for folder in sources.folders:
+        if output.root.resolve().is_relative_to(Path(folder).resolve()):
+            raise UsageError(
+                f"The output folder {output.root} lies inside the image folder {folder}; give --output another place."
+            )
+    listing = list_images(sources.places, config.data.follow_symlinks, config.data.split.group)
     output.prepare()
     with output.held():
         steps = Steps()
         with steps.step("Look at the images") as result:
             progress.start(len(listing.files))
             memory = output.cache / "digests.json"
-            digest = content_digest(images, listing.files, memory, progress.advance, listing.classes)
-            result["note"] = f"{len(listing.files)} files in {len(listing.classes)} classes"
-        fingerprint = _fingerprint(config, images, digest)
+            digest = content_digest(listing.files, memory, progress.advance, listing.classes)
+            found = f"{len(listing.files)} files in {len(listing.classes)} classes"
+            result["note"] = ", ".join([found, *(spans_text(numbers) for _, numbers in sources.spans)])
+        fingerprint = _fingerprint(config, sources, digest)
         if earlier := _same_run(output, _mark(output, fingerprint)):
             return _unchanged(output, earlier, steps, began)
         folder = output.new_run()
-        result = _Run(config, images, digest, output, folder, began)
+        result = _Run(config, sources, digest, output, folder, began)
         return result.execute(fingerprint)
 
 
-def _fingerprint(config: Config, images: Path, digest: str) -> str:
+def _fingerprint(config: Config, sources: Sources, digest: str) -> str:
     """Everything that a run's outcome depends on."""
     # The last is reached by import path, which no import statement shows.
     code = source_digest("pipeline.local", "pipeline.graph", "trainer.run")
     lock = ROOT / "requirements.lock"
-    parts = [config.model_dump_json(), str(images), digest, code, backbones.weights_digest(config.model.weights)]
+    parts = [
+        config.model_dump_json(),
+        json.dumps(sources.places),
+        digest,
+        code,
+        backbones.weights_digest(config.model.weights),
+    ]
     parts.append(hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else "")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -102,8 +119,8 @@ def _unchanged(output: Output, earlier: dict[str, Any], steps: Steps, began: flo
 class _Run:
     """One execution of the graph."""
 
-    def __init__(self, config: Config, images: Path, digest: str, output: Output, folder: Path, began: float):
-        self.config, self.images, self.digest = config, images, digest
+    def __init__(self, config: Config, sources: Sources, digest: str, output: Output, folder: Path, began: float):
+        self.config, self.sources, self.digest = config, sources, digest
         self.output, self.folder, self.began = output, folder, began
         self.log = folder / "log.txt"
         self.timings: dict[str, float] = {}
@@ -147,7 +164,7 @@ class _Run:
             from pipeline import graph
         pipeline = graph.create_pipeline(
             self.config,
-            images=str(self.images),
+            images=self.sources.places,
             digest=self.digest,
             root=str(self.output.artifacts),
             serving=str(self.output.serving),

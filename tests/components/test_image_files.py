@@ -136,7 +136,7 @@ def test_d13_names_with_spaces_newline_unicode_and_255_bytes_are_listed(root):
     listing = scan(root)
     assert paths(listing) == sorted(f"a class/{name}" for name in names)
     assert listing.skipped == []
-    assert len(content_digest(root, listing.files, root.parent / "memory.json")) == 64
+    assert len(content_digest(listing.files, root.parent / "memory.json")) == 64
 
 
 def test_d13_file_name_that_is_no_utf8_is_listed_and_digested(root):
@@ -144,7 +144,7 @@ def test_d13_file_name_that_is_no_utf8_is_listed_and_digested(root):
     os.rename(path, os.fsencode(root) + b"/cat/\xff.png")
     listing = scan(root)
     assert [os.fsencode(file.path) for file in listing.files] == [b"cat/\xff.png"]
-    assert len(content_digest(root, listing.files, root.parent / "memory.json")) == 64
+    assert len(content_digest(listing.files, root.parent / "memory.json")) == 64
 
 
 def test_class_name_that_is_no_utf8_is_refused(root):
@@ -268,17 +268,17 @@ def denied_root():
 
 def test_d14_unreadable_image_is_listed_and_digested(denied_root):
     path = image(denied_root / "cat" / "1.png")
-    readable = content_digest(denied_root, scan(denied_root).files)
+    readable = content_digest(scan(denied_root).files)
     path.chmod(0)
     with pytest.raises(PermissionError):
         path.read_bytes()
     listing = scan(denied_root)
     assert paths(listing) == ["cat/1.png"]
     memory = denied_root / "memory.json"
-    unreadable = content_digest(denied_root, listing.files, memory)
+    unreadable = content_digest(listing.files, memory)
     assert unreadable != readable
     path.chmod(0o644)
-    assert content_digest(denied_root, scan(denied_root).files, memory) == readable
+    assert content_digest(scan(denied_root).files, memory) == readable
 
 
 def test_d14_unreadable_folder_is_skipped_and_counted(denied_root):
@@ -305,9 +305,9 @@ def test_unreadable_split_folder_is_a_usage_error_that_names_it(denied_root):
 def test_d14_image_gone_between_listing_and_reading_is_digested(root):
     path = image(root / "cat" / "1.png")
     listing = scan(root)
-    before = content_digest(root, listing.files)
+    before = content_digest(listing.files)
     path.unlink()
-    assert content_digest(root, listing.files) != before
+    assert content_digest(listing.files) != before
 
 
 # ---- digest ---------------------------------------------------------------------------------------------------------
@@ -324,7 +324,7 @@ def pets(root):
 @pytest.fixture
 def digest(pets):
     """The digest with a memory file, as the command asks for it."""
-    return lambda: content_digest(pets, scan(pets).files, pets.parent / "cache" / "memory.json")
+    return lambda: content_digest(scan(pets).files, pets.parent / "cache" / "memory.json")
 
 
 def test_d11_touch_alone_leaves_the_digest(pets, digest):
@@ -376,7 +376,7 @@ def test_d11_images_of_one_size_and_age_that_swap_places_change_the_digest(pets,
 
 def test_digest_is_the_same_with_and_without_memory_and_in_any_folder(pets, digest, tmp_path):
     shutil.copytree(pets, tmp_path / "copy")
-    assert digest() == content_digest(pets, scan(pets).files) == content_digest(tmp_path / "copy", scan(pets).files)
+    assert digest() == content_digest(scan(pets).files) == content_digest(scan(tmp_path / "copy").files)
 
 
 def test_only_changed_files_are_read_again(pets, digest):
@@ -390,19 +390,19 @@ def test_only_changed_files_are_read_again(pets, digest):
     os.utime(changed, (1, 1))
     digest()
     files = json.loads(memory.read_text())["files"]
-    assert files["cat/2.png"][-1] == files["dog/3.png"][-1] == "remembered"
-    assert len(files["cat/1.png"][-1]) == 64
+    assert files[f"{pets}/cat/2.png"][-1] == files[f"{pets}/dog/3.png"][-1] == "remembered"
+    assert len(files[f"{pets}/cat/1.png"][-1]) == 64
 
 
 def test_memory_of_another_folder_is_not_believed(pets, tmp_path):
     memory = tmp_path / "memory.json"
     shutil.copytree(pets, tmp_path / "other", copy_function=os.link)
-    expected = content_digest(pets, scan(pets).files, memory)
+    expected = content_digest(scan(pets).files, memory)
     known = json.loads(memory.read_text())
     for row in known["files"].values():
         row[-1] = "of another folder"
     memory.write_text(json.dumps(known))
-    assert content_digest(tmp_path / "other", scan(tmp_path / "other").files, memory) == expected
+    assert content_digest(scan(tmp_path / "other").files, memory) == expected
 
 
 @pytest.mark.parametrize("content", ["", '{"root": "', "[]", "null", "{}"])
@@ -411,21 +411,23 @@ def test_damaged_memory_file_is_written_anew(pets, digest, content):
     memory = pets.parent / "cache" / "memory.json"
     memory.write_text(content)
     assert digest() == expected
-    assert set(json.loads(memory.read_text())["files"]) == {"cat/1.png", "cat/2.png", "dog/3.png"}
+    assert set(json.loads(memory.read_text())["files"]) == {
+        str(pets / path) for path in ("cat/1.png", "cat/2.png", "dog/3.png")
+    }
 
 
 def test_digest_tells_its_progress_once_a_file(pets):
     told = []
-    content_digest(pets, scan(pets).files, advance=lambda: told.append(1))
+    content_digest(scan(pets).files, advance=lambda: told.append(1))
     assert len(told) == 3
 
 
 def test_d12_empty_class_folder_changes_the_digest(tmp_path):
     listing = scan_two(tmp_path)
-    before = content_digest(tmp_path, listing.files, classes=listing.classes)
+    before = content_digest(listing.files, classes=listing.classes)
     (tmp_path / "emu").mkdir()
     listing = scan(tmp_path)
-    assert content_digest(tmp_path, listing.files, classes=listing.classes) != before
+    assert content_digest(listing.files, classes=listing.classes) != before
 
 
 def scan_two(root):

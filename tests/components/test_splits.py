@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from components.errors import DataRefused
-from components.splits import LABEL_CONFLICT, SplitRules, build_catalog, position, without_lost
+from components.splits import LABEL_CONFLICT, SplitRules, build_catalog, position, split_key, without_lost
 
 CLASSES = ("cat", "dog")
 
@@ -250,6 +250,175 @@ def test_remembered_choice_never_pulls_an_image_out_of_a_test_folder():
     remembered = {row["sha256"]: "train" for row in rows}
     placed = splits_of(build(rows, remembered=remembered))
     assert {split for path, split in placed.items() if path.startswith("test/")} == {"test"}
+
+
+# ---- groups ---------------------------------------------------------------------------------------------------------
+
+
+def grouped(name, groups, each=2, split=None, first=0) -> list[dict]:
+    """`each` images of every group, told apart by a number that starts at `first`."""
+    prefix = f"{split}/{name}" if split else name
+    return [
+        record(f"{prefix}/{group}_{number}.jpg", split=split) | {"group": group}
+        for group in groups
+        for number in range(first, first + each)
+    ]
+
+
+def names(count, first=0) -> list[str]:
+    return [f"g{number:04}" for number in range(first, first + count)]
+
+
+def splits_of_groups(catalog) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for row in catalog.kept:
+        found.setdefault(split_key(row), set()).add(row["split"])
+    return found
+
+
+def test_images_of_a_group_share_a_split_in_every_class():
+    catalog = build(grouped("cat", names(2000), 3) + grouped("dog", names(2000), 2))
+    assert all(len(splits) == 1 for splits in splits_of_groups(catalog).values())
+    assert Counter(row["split"] for row in catalog.kept)["train"] / 10_000 == pytest.approx(0.8, abs=0.03)
+
+
+def test_image_without_a_group_is_placed_as_if_there_were_no_groups():
+    alone = many("cat", 100) + many("dog", 100)
+    expected = splits_of(build(alone))
+    mixed = splits_of(build([row | {"group": None} for row in alone] + grouped("cat", names(50))))
+    assert {path: mixed[path] for path in expected} == expected
+
+
+def test_group_named_like_the_hash_of_an_image_is_another_key():
+    row = record("cat/1.jpg")
+    assert split_key(row | {"group": row["sha256"]}) != split_key(row)
+
+
+def test_group_of_a_path_that_is_no_utf8_has_a_place():
+    assert 0 <= position(split_key({"sha256": "", "group": "\udcff"}), "") < 1
+
+
+@pytest.mark.parametrize("groups", [3, 4, 6, 10, 100])
+@pytest.mark.parametrize("shared", [False, True])
+def test_d10_more_files_change_no_earlier_files_split_with_groups(groups, shared):
+    """New images of old groups, new groups, new classes: also after small classes were filled."""
+    for trial in range(20):
+        own = names(groups, 1000 * trial)
+        others = own if shared else names(groups, 1000 * trial + 500)
+        records = grouped("cat", own) + grouped("dog", others)
+        first = build(records)
+        assert all(counts_of(first, name).keys() == {"train", "eval", "test"} for name in CLASSES)
+        assert all(len(splits) == 1 for splits in splits_of_groups(first).values())
+        more = grouped("cat", own[:2], first=9) + grouped("dog", names(1 + groups // 10, 1000 * trial + 800))
+        more += grouped("emu", names(5, 1000 * trial + 900))
+        second = build(records + more, (*CLASSES, "emu"), remembered=first.remembered)
+        before, after = splits_of(first), splits_of(second)
+        assert {path: after[path] for path in before} == before
+        assert all(len(splits) == 1 for splits in splits_of_groups(second).values())
+        assert splits_of(build(records + more, (*CLASSES, "emu"), remembered=second.remembered)) == after
+
+
+def test_filling_a_small_class_moves_whole_groups_and_takes_no_other_classs_last():
+    moved = 0
+    for trial in range(40):
+        groups = names(4, 10 * trial)
+        catalog = build(grouped("cat", groups[:3]) + grouped("dog", groups[1:]))
+        assert all(len(splits) == 1 for splits in splits_of_groups(catalog).values())
+        assert all(counts_of(catalog, name).keys() == {"train", "eval", "test"} for name in CLASSES)
+        choices = {key: split for key, split in catalog.remembered.items() if key.startswith("group:")}
+        assert all(splits_of_groups(catalog)[key] == {split} for key, split in choices.items())
+        moved += len(choices)
+    assert moved > 40
+
+
+def test_d10_new_class_of_old_groups_never_moves_them():
+    """What it lacks cannot be filled without moving images of another class, and that is said."""
+    first = build(grouped("cat", names(300)) + grouped("dog", names(300, 500)))
+    trained = [key.removeprefix("group:") for key, splits in splits_of_groups(first).items() if splits == {"train"}]
+    records = grouped("cat", names(300)) + grouped("dog", names(300, 500)) + grouped("emu", trained[:3])
+    with pytest.raises(DataRefused) as caught:
+        build(records, (*CLASSES, "emu"), remembered=first.remembered)
+    message = str(caught.value)
+    assert "'emu' has no image for the test split" in message
+    assert "data.split.salt" in message
+    # At a first run, and with another salt, there is nothing that must stay.
+    for remembered, salt in (({}, ""), (first.remembered, "2")):
+        catalog = build(records, (*CLASSES, "emu"), remembered=remembered, salt=salt)
+        assert counts_of(catalog, "emu").keys() == {"train", "eval", "test"}
+        assert all(len(splits) == 1 for splits in splits_of_groups(catalog).values())
+    more = records + grouped("emu", names(30, 900))
+    after = splits_of(build(more, (*CLASSES, "emu"), remembered=first.remembered))
+    assert {path: after[path] for path in splits_of(first)} == splits_of(first)
+
+
+def test_same_bytes_in_two_groups_are_kept_once_in_the_later_split_and_stay_there():
+    for trial in range(20):
+        own = names(6, 10 * trial)
+        records = grouped("cat", own) + grouped("dog", names(20, 700))
+        copy = record(f"cat/{own[-1]}_copy.jpg", f"cat/{own[0]}_0.jpg") | {"group": own[-1]}
+        first = build([*records, copy])
+        (kept,) = (row for row in first.kept if row["sha256"] == copy["sha256"])
+        assert len(first.duplicates) == 1
+        placed = splits_of_groups(first)
+        later = max((placed[f"group:{own[0]}"], placed[f"group:{own[-1]}"]), key=lambda s: "train eval test".find(*s))
+        assert {kept["split"]} == later
+        # The second run remembers what the first one moved, and decides the same.
+        assert splits_of(build([*records, copy], remembered=first.remembered)) == splits_of(first)
+
+
+def test_group_in_train_and_test_folders_stays_where_the_folders_say_and_is_a_leak():
+    rows = [row for name in CLASSES for split in ("train", "eval", "test") for row in many(name, 9, split)]
+    leaking = grouped("cat", ["tom"], 3, "train") + grouped("cat", ["tom"], 2, "test", first=5)
+    clean = grouped("dog", ["rex"], 4, "train")
+    catalog = build(rows + leaking + clean)
+    assert all(path.startswith(split) for path, split in splits_of(catalog).items())
+    assert catalog.leaks == [("tom", 3)]
+
+
+def test_group_in_eval_and_test_folders_is_a_leak_of_the_eval_images():
+    rows = [row for name in CLASSES for split in ("train", "eval", "test") for row in many(name, 9, split)]
+    catalog = build(rows + grouped("cat", ["tom"], 2, "eval") + grouped("dog", ["tom"], 1, "test"))
+    assert catalog.leaks == [("tom", 2)]
+
+
+def test_image_that_no_folder_places_follows_its_group_into_the_test_folder():
+    rows = [row for name in CLASSES for split in ("train", "eval", "test") for row in many(name, 9, split)]
+    for number in range(20):
+        group = f"g{number}"
+        loose = grouped("cat", [group], 2)
+        catalog = build(rows + grouped("cat", [group], 1, "test", first=5) + loose)
+        assert {splits_of(catalog)[row["path"]] for row in loose} == {"test"}
+        assert catalog.leaks == []
+
+
+def test_small_class_is_filled_with_groups_that_can_move_in_it():
+    """Not with one that it has in its test folder alone, whatever that group may do in another class."""
+    for trial in range(40):
+        tom, *others = names(4, 10 * trial)
+        rows = grouped("cat", [tom], 1, "test") + grouped("cat", others, 1, "train")
+        rows += grouped("dog", [tom], 1, "train", first=5) + many("dog", 30, "train") + many("dog", 3, "test")
+        first = build(rows)
+        assert counts_of(first, "cat").keys() == {"train", "eval", "test"}
+        assert splits_of(build(rows, remembered=first.remembered)) == splits_of(first)
+
+
+def test_hash_alone_never_leaks():
+    assert build(grouped("cat", names(50)) + grouped("dog", names(50))).leaks == []
+
+
+def test_leaks_are_counted_again_without_the_lost_images():
+    rows = [row for name in CLASSES for split in ("train", "eval", "test") for row in many(name, 9, split)]
+    rows += grouped("cat", ["tom"], 3, "train") + grouped("cat", ["tom"], 2, "test", first=5)
+    catalog = build(rows)
+    lost = [row | {"reason": "I/O error: gone"} for row in catalog.kept if row["path"] == "train/cat/tom_0.jpg"]
+    assert without_lost(catalog, lost, rows, CLASSES, SplitRules(max_bad_fraction=0.5)).leaks == [("tom", 2)]
+
+
+def test_d15_class_of_two_groups_is_refused_naming_it_and_the_setting():
+    message = refused(grouped("cat", names(10)) + grouped("dog", names(2), 20))
+    assert "'dog' has images of 2 distinct groups" in message
+    assert "data.split.group" in message
+    assert build(grouped("cat", names(10)) + grouped("dog", names(2), 20) + many("dog", 1)).kept
 
 
 # ---- D15: small classes ---------------------------------------------------------------------------------------------

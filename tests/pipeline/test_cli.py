@@ -132,6 +132,38 @@ def test_missing_image_folder_leaves_no_output_behind(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_output_inside_any_image_folder_is_refused_and_beside_a_manifest_is_not(classes, tmp_path):
+    other = tmp_path / "other"
+    (other / "cat").mkdir(parents=True)
+    refuses(
+        graft("run", "--images", classes, "--images", other, "--output", other / "out", *TINY),
+        2,
+        f"inside the image folder {other}",
+    )
+    assert not (other / "out").exists()
+    (other / "list.csv").write_text("path,lable\n")
+    refuses(graft("run", "--images", other / "list.csv", "--output", other / "out", *TINY), 2, "'lable'", "line 1")
+
+
+def test_check_reads_folders_manifests_and_spans_together(classes, tmp_path):
+    for number in range(3):
+        (tmp_path / f"week-{number}.csv").write_text("path,label\n")
+    colours = [(9, number, 9) for number in range(2)]
+    for number, colour in enumerate(colours):
+        Image.new("RGB", (40, 40), colour).save(tmp_path / f"{number}.png")
+    (tmp_path / "week-10.csv").write_text("path,label\n0.png,cat\n1.png,dog\n")
+    done = graft("check", "--images", classes, "--images", tmp_path / "week-{SPAN}.csv", *TINY)
+    assert done.returncode == 0, done.stderr
+    assert "cat: 5 images" in done.stdout
+    assert "dog: 5 images" in done.stdout
+
+
+def test_uri_that_nothing_reads_is_a_usage_error(tmp_path):
+    done = graft("run", "--images", "nowhere://bucket/images", "--output", tmp_path / "out", *TINY)
+    refuses(done, 2, "nowhere://", "apache-beam[")
+    assert not (tmp_path / "out").exists()
+
+
 def test_bad_file_with_a_name_that_is_no_text_is_listed_escaped(classes):
     with open(os.fsencode(classes / "cat") + b"/\xff.jpg", "wb"):
         pass

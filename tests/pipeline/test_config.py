@@ -65,6 +65,9 @@ def test_unknown_key_in_the_file_is_refused(tmp_path):
         ("training.fine_tune.learning_rate=inf", ("training.fine_tune.learning_rate", "finite")),
         ("training.fine_tune.learning_rate=nan", ("training.fine_tune.learning_rate",)),
         ("name=a b", ("name", "'a b'")),
+        ("data.split.group=(a", ("data.split.group", "not a regular expression", "'(a'")),
+        ("data.split.group=a+", ("data.split.group", "parentheses", "'a+'")),
+        ("data.spans=0", ("data.spans", "greater than or equal to 1", "Received: 0")),
         ("push.keep=0", ("push.keep", "greater than or equal to 1")),
     ],
 )

@@ -1,0 +1,85 @@
+"""How ingestion reads the images: through one door, whatever lies behind it."""
+
+import io
+import json
+
+import pytest
+from PIL import Image
+
+from components import features
+from components.image_files import scan
+from components.ingestion import InspectFile, MakeExample, read_remembered, write_remembered
+from tests.memory_files import MemoryFiles
+
+
+def png() -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (4, 6), (1, 2, 3)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.fixture(params=["local", "remote"])
+def pets(request, tmp_path):
+    """(the only image of a folder, how to lose it)."""
+    if request.param == "local":
+        path = tmp_path / "cat" / "1.png"
+        path.parent.mkdir()
+        path.write_bytes(png())
+        yield scan(tmp_path).files[0], path.unlink
+        return
+    MemoryFiles.clear()
+    uri = MemoryFiles.put("mem://bucket/cat/1.png", png())
+    yield scan("mem://bucket").files[0], lambda: MemoryFiles.broken.add(uri)
+    MemoryFiles.clear()
+
+
+def inspected(file, **limits) -> dict:
+    (line,) = InspectFile(**({"max_pixels": 100, "max_bytes": 10_000} | limits)).process(file)
+    return json.loads(line)
+
+
+def test_image_is_checked_and_written_from_where_it_lies(pets):
+    file, _ = pets
+    record = inspected(file)
+    assert (record["reason"], record["path"], record["group"]) == (None, "cat/1.png", None)
+    (made,) = MakeExample().process(json.dumps(record | {"split": "train"}))
+    assert made.tag == "train"
+    assert png() in made.value[0]
+    assert features.ENCODED.encode() in made.value[0]
+
+
+def test_d14_image_that_cannot_be_read_is_quarantined_with_a_reason(pets):
+    file, lose = pets
+    lose()
+    reason = inspected(file)["reason"]
+    assert reason.startswith("I/O error: ")
+    assert reason.split(": ")[1] not in ("", "None")
+
+
+def test_d14_image_lost_after_it_was_checked_is_told_apart(pets):
+    file, lose = pets
+    record = inspected(file) | {"split": "train"}
+    lose()
+    (made,) = MakeExample().process(json.dumps(record))
+    assert made.tag == MakeExample.LOST
+    assert json.loads(made.value)["reason"].startswith("I/O error: ")
+
+
+def test_remembered_splits_of_images_and_groups_and_classes_survive_the_file(tmp_path):
+    remembered = {
+        "ab" * 32: "test",
+        "group:tom": "eval",
+        "group:" + "ab" * 32: "train",
+        "group:\udcff": "eval",
+        "class:a cat": "2",
+    }
+    write_remembered(tmp_path / "schema" / "splits.jsonl", remembered)
+    assert read_remembered(tmp_path / "schema" / "splits.jsonl") == remembered
+    rows = [json.loads(line) for line in (tmp_path / "schema" / "splits.jsonl").read_text().splitlines()]
+    assert {"group": "tom", "split": "eval"} in rows
+    assert {"sha256": "ab" * 32, "split": "test"} in rows
+
+
+def test_rows_of_earlier_versions_are_read(tmp_path):
+    (tmp_path / "splits.jsonl").write_text('{"sha256": "aa", "split": "test"}\n')
+    assert read_remembered(tmp_path / "splits.jsonl") == {"aa": "test"}
