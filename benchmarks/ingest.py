@@ -96,7 +96,7 @@ def steps(images: Path, output: Path, overrides: list[str]) -> dict:
 
     local._launchers = until_transform
     settings = ["model.backbone=mobilenet_v2", "model.weights=none", *overrides]
-    summary = local.run(config.load(None, settings), images, output)
+    summary = local.run(config.load(None, settings), [str(images)], output)
     if summary["error"] != "measured":
         raise SystemExit(summary["error"])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -113,7 +113,9 @@ def bare(paths: list[str], ratio: int = 1) -> float:
             tf.clip_by_value(tf.round(tf.image.resize(image, [SIZE, SIZE], antialias=True)), 0, 255), tf.uint8
         )
 
-    data = tf.data.Dataset.from_tensor_slices(paths).map(prepare, num_parallel_calls=tf.data.AUTOTUNE).batch(32)
+    data = (
+        tf.data.Dataset.from_tensor_slices(paths).map(prepare, num_parallel_calls=multiprocessing.cpu_count()).batch(32)
+    )
     for _ in data.take(1):
         pass
     began = time.monotonic()

@@ -1,5 +1,7 @@
 """The errors a person can act on; each carries the exit code that the command documents."""
 
+from typing import Any
+
 
 class GraftError(Exception):
     """One sentence for the person: what was wrong, what is allowed, what was received, what to do."""
@@ -14,9 +16,17 @@ class UsageError(GraftError):
 
 
 class DataRefused(GraftError):
-    """The images cannot make a classifier: none usable, fewer than two classes, or over a budget."""
+    """The images cannot make a classifier: none usable, fewer than two classes, or over a budget.
+
+    Attributes:
+      quarantined: records with `path` and `reason` of the files that were kept out, where it came to that.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str):
+        super().__init__(message)
+        self.quarantined: list[dict[str, Any]] = []
 
 
 class OutputBusy(GraftError):

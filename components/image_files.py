@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from components import storage
 from components.errors import DataRefused, UsageError
@@ -172,12 +173,24 @@ def _looks_like_image(location: str) -> bool:
 # ---- digest ---------------------------------------------------------------------------------------------------------
 
 
+class Digest(NamedTuple):
+    """What `content_digest` says.
+
+    Attributes:
+      value: hexadecimal SHA-256.
+      unreadable: paths of files that could not be read for it, which is part of what it stands for.
+    """
+
+    value: str
+    unreadable: frozenset[str]
+
+
 def content_digest(
     files: Iterable[ImageFile],
     memory: Path | None = None,
     advance: Callable[[], None] = lambda: None,
     classes: Iterable[str] = (),
-) -> str:
+) -> Digest:
     """Digest of paths, labels and contents: a moved, relabelled or overwritten image changes it, `touch` does not.
 
     The content of a remote file is not downloaded for this: its size and time of change stand for it.
@@ -190,8 +203,6 @@ def content_digest(
       advance: called once a file.
       classes: all of them; an empty class folder has no file that would tell.
 
-    Returns:
-      Hexadecimal SHA-256.
     """
     known: dict[str, list] = {}
     if memory is not None and memory.is_file():
@@ -203,7 +214,9 @@ def content_digest(
     def hashed(file: ImageFile) -> str:
         *stamp, value = known.get(file.location, (None,))
         if storage.is_uri(file.location):
-            value = f"{file.size} bytes at {file.mtime_ns}"
+            # A manifest may name what is not there.
+            missing = file.size == file.mtime_ns == 0
+            value = "unreadable: missing" if missing else f"{file.size} bytes at {file.mtime_ns}"
         elif stamp != [file.size, file.mtime_ns, file.ctime_ns]:
             try:
                 with storage.open_binary(file.location) as stream:
@@ -229,4 +242,5 @@ def content_digest(
             if not storage.is_uri(file.location) and not value.startswith("unreadable")
         }
         write_whole(memory, json.dumps({"files": fresh}))
-    return digest.hexdigest()
+    unreadable = {file.path for file, value in zip(files, values, strict=True) if value.startswith("unreadable")}
+    return Digest(digest.hexdigest(), frozenset(unreadable))

@@ -8,7 +8,7 @@ kept files again and writes them. Image bytes never cross a shuffle, so the in-m
 import hashlib
 import json
 import os
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,21 @@ from tfx.dsl.components.base import base_beam_component, base_beam_executor, exe
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
-from components import features, progress, storage
+from components import data_report, features, progress, storage
 from components.examples_schema import write_schema
 from components.files import write_whole
 from components.image_files import ImageFile
-from components.inspection import inspect, readable
+from components.inspection import IO_ERROR, inspect_file, readable
 from components.sources import list_images
 from components.splits import CLASS_KEY, GROUP_KEY, Catalog, SplitRules, build_catalog, without_lost
 
-CATALOG_FILE = "catalog.json"
-QUARANTINE_FILE = "quarantine.jsonl"
 IMAGE_COUNT = "images"
+# Files that are checked side by side.
+BATCH_SIZE = 32
 
 
 class ImageCatalog(types.Artifact):
-    """`catalog.json` (counts for people and the summary) and `quarantine.jsonl` (one line a file kept out)."""
+    """What `components.data_report` writes."""
 
     TYPE_NAME = "ImageCatalog"
 
@@ -41,8 +41,8 @@ class ImageCatalog(types.Artifact):
 # ---- the two passes -------------------------------------------------------------------------------------------------
 
 
-class InspectFile(beam.DoFn):
-    """ImageFile -> a record for `build_catalog`; a file that cannot be read is a quarantined record, not an error.
+class InspectFiles(beam.DoFn):
+    """ImageFiles -> a record each for `build_catalog`; a file that cannot be read is a quarantined record, no error.
 
     Records travel as JSON: Beam's coder for dictionaries takes no file names that are not UTF-8.
     """
@@ -50,25 +50,17 @@ class InspectFile(beam.DoFn):
     def __init__(self, max_pixels: int, max_bytes: int):
         self._max_pixels, self._max_bytes = max_pixels, max_bytes
 
-    def process(self, file: ImageFile):
-        record = {
-            "path": file.path,
-            "location": file.location,
-            "class_name": file.class_name,
-            "split": file.split,
-            "group": file.group,
-        }
-        if file.size > self._max_bytes:
-            record |= {"reason": f"too large: {file.size} bytes", "sha256": ""}
-        else:
-            try:
-                data = storage.read_bytes(file.location)
-            except OSError as error:
-                record |= {"reason": f"I/O error: {error.strerror}", "sha256": ""}
-            else:
-                record |= asdict(inspect(data, file.path, self._max_pixels))
-        yield json.dumps(record)
-        progress.advance()
+    def setup(self) -> None:
+        # Reading, hashing and decoding let other threads run.
+        self._pool = ThreadPoolExecutor(os.cpu_count())
+
+    def process(self, files: list[ImageFile]):
+        for record in self._pool.map(lambda file: inspect_file(file, self._max_pixels, self._max_bytes), files):
+            yield json.dumps(record)
+            progress.advance()
+
+    def teardown(self) -> None:
+        self._pool.shutdown()
 
 
 class MakeExample(beam.DoFn):
@@ -84,10 +76,10 @@ class MakeExample(beam.DoFn):
         try:
             data = storage.read_bytes(record["location"])
         except OSError as error:
-            yield self._lost(record, f"I/O error: {error.strerror}")
+            yield self._lost(record, f"{IO_ERROR}: {error.strerror}")
             return
         if hashlib.sha256(data).hexdigest() != record["sha256"]:
-            yield self._lost(record, "I/O error: changed while it was read")
+            yield self._lost(record, f"{IO_ERROR}: changed while it was read")
             return
         metadata = {
             features.FORMAT: record["format"],
@@ -134,7 +126,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         listing = list_images(json.loads(exec_properties["images"]), settings["follow_symlinks"], settings["group"])
         records = self._inspect(listing.files, settings, self._get_tmp_dir())
         splits_file = Path(exec_properties["splits_file"])
-        rules = SplitRules(tuple(settings.pop("shares")), **settings["rules"])
+        rules = SplitRules(**settings["rules"])
         catalog = build_catalog(records, listing.classes, rules, read_remembered(splits_file))
         lost = self._write(catalog, outputs["examples"].uri, outputs["metadata"].uri, self._get_tmp_dir())
         catalog = without_lost(catalog, lost, records, listing.classes, rules)
@@ -142,17 +134,18 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             outputs[key].split_names = artifact_utils.encode_split_names(list(features.SPLITS))
         write_schema(Path(outputs["schema"].uri), sorted({record["class_name"] for record in catalog.kept}))
         outputs["examples"].set_int_custom_property(IMAGE_COUNT, len(catalog.kept))
-        write_catalog(Path(outputs["catalog"].uri), catalog, listing.skipped)
+        data_report.write(Path(outputs["catalog"].uri), catalog, listing.skipped)
         write_remembered(splits_file, catalog.remembered)
 
     def _inspect(self, files: list[ImageFile], settings: dict, scratch: str) -> list[dict]:
         progress.start(len(files), "checking images")
         prefix = os.path.join(scratch, "records")
+        batches = [files[start : start + BATCH_SIZE] for start in range(0, len(files), BATCH_SIZE)]
         with self._make_beam_pipeline() as pipeline:
             _ = (
                 pipeline
-                | "Files" >> beam.Create(files, reshuffle=True)
-                | "Inspect" >> beam.ParDo(InspectFile(settings["max_pixels"], settings["max_bytes"]))
+                | "Files" >> beam.Create(batches, reshuffle=True)
+                | "Inspect" >> beam.ParDo(InspectFiles(settings["max_pixels"], settings["max_bytes"]))
                 | "WriteRecords" >> beam.io.WriteToText(prefix)
             )
         return _read_json_lines(scratch, "records")
@@ -190,37 +183,6 @@ def _read_json_lines(folder: str, prefix: str) -> list[dict]:
 
 
 # ---- what is written ------------------------------------------------------------------------------------------------
-
-
-def write_catalog(folder: Path, catalog: Catalog, skipped: list[tuple[str, str]]) -> None:
-    """`catalog.json` and `quarantine.jsonl`; see `ImageCatalog`."""
-    classes: dict[str, dict[str, int]] = {}
-    for record in catalog.kept:
-        counts = classes.setdefault(record["class_name"], dict.fromkeys(features.SPLITS, 0))
-        counts[record["split"]] += 1
-    reasons: dict[str, int] = {}
-    for record in catalog.quarantined:
-        # "too large: 60000x60000 pixels" counts under "too large".
-        reason = record["reason"].split(":")[0]
-        reasons[reason] = reasons.get(reason, 0) + 1
-    summary = {
-        "images": len(catalog.kept),
-        "classes": dict(sorted(classes.items())),
-        "quarantined": dict(sorted(reasons.items())),
-        "skipped": len(skipped),
-        "converted": sum(record["converted"] for record in catalog.kept),
-        "mismatched_extensions": sum(record["mismatched"] for record in catalog.kept),
-        "duplicates": len(catalog.duplicates),
-        "label_conflicts": len(catalog.conflicts),
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CATALOG_FILE).write_text(json.dumps(summary, indent=1))
-    with open(folder / QUARANTINE_FILE, "w") as file:
-        rows = [("quarantined", record["path"], record["reason"]) for record in catalog.quarantined]
-        rows += [("duplicate", path, "the same bytes are in already") for path in catalog.duplicates]
-        rows += [("skipped", path, reason) for path, reason in skipped]
-        for outcome, path, reason in rows:
-            file.write(json.dumps({"outcome": outcome, "path": path, "reason": reason}) + "\n")
 
 
 def read_remembered(path: Path) -> dict[str, str]:
@@ -292,8 +254,8 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
       images: folders that hold class folders, or split folders with class folders inside, and manifests: `places` of
         `components.sources.Sources`.
       digest: what `content_digest` says of them, so that the cache notices every change; empty where the cache is off.
-      settings: `shares` (train, eval, test), `rules` (the other fields of `SplitRules`), `max_pixels`, `max_bytes`,
-        `follow_symlinks`, `group` (see `list_images`).
+      settings: `rules` (the fields of `SplitRules`), `max_pixels`, `max_bytes`, `follow_symlinks`, `group` (see
+        `list_images`).
       splits_file: where the choices for small classes are remembered (`schema/splits.jsonl`).
       code: digest of the source.
     """

@@ -3,11 +3,16 @@
 import hashlib
 import io
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
+from typing import Any
+
+from components import storage
+from components.image_files import ImageFile
 
 # What Pillow may open for conversion. Its other plugins are old, rare and a larger surface for hostile files.
 PILLOW_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "MPO")
+IO_ERROR = "I/O error"
 EXTENSIONS = {
     "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     "png": (".png",),
@@ -50,6 +55,29 @@ class Inspected:
     brightness: float = 0.0
     mismatched: bool = False
     converted: bool = False
+
+
+def inspect_file(file: ImageFile, max_pixels: int, max_bytes: int) -> dict[str, Any]:
+    """Reads and checks one file; one that cannot be read is a quarantined record, not an error.
+
+    Args:
+      file: what was listed.
+      max_pixels: see `inspect`.
+      max_bytes: a larger file is not read.
+
+    Returns:
+      A record for `build_catalog`: the file's path, location, class, split and group, and the fields of `Inspected`.
+    """
+    found = Inspected(None)
+    if file.size > max_bytes:
+        found = replace(found, reason=f"too large: {file.size} bytes")
+    else:
+        try:
+            found = inspect(storage.read_bytes(file.location), file.path, max_pixels)
+        except OSError as error:
+            found = replace(found, reason=f"{IO_ERROR}: {error.strerror}")
+    names = ("path", "location", "class_name", "split", "group")
+    return {name: getattr(file, name) for name in names} | asdict(found)
 
 
 def inspect(data: bytes, name: str, max_pixels: int) -> Inspected:

@@ -46,6 +46,7 @@ class Catalog:
       quarantined: records with `reason`, sorted by path.
       duplicates: paths kept out because the same bytes are in already.
       conflicts: lists of paths that hold the same bytes under different classes.
+      leaked_copies: those of the duplicates that a folder had put into an earlier split than the copy that is kept.
       leaks: (group, number of images) where folders put a group's images into several splits; the number is of those
         outside the latest split.
       remembered: what must outlive this run (see `_fill_small_classes`): `{split_key: split}` choices, and
@@ -56,6 +57,7 @@ class Catalog:
     quarantined: list[dict] = field(default_factory=list)
     duplicates: list[str] = field(default_factory=list)
     conflicts: list[list[str]] = field(default_factory=list)
+    leaked_copies: list[str] = field(default_factory=list)
     leaks: list[tuple[str, int]] = field(default_factory=list)
     remembered: dict[str, str] = field(default_factory=dict)
 
@@ -87,7 +89,7 @@ def build_catalog(
     for copies in by_content.values():
         if len({copy["class_name"] for copy in copies}) > 1:
             catalog.conflicts.append([copy["path"] for copy in copies])
-            catalog.quarantined += [dict(copy, reason=LABEL_CONFLICT) for copy in copies]
+            catalog.quarantined += [dict(copy, reason=_conflict(copy, copies)) for copy in copies]
         else:
             contents.append(copies)
     placement = _Placement(contents, rules, remembered)
@@ -98,21 +100,33 @@ def build_catalog(
         # among copies in several groups, and of equals the first path.
         first = max(copies, key=lambda copy: (_rank(placement.settled(copy)), _rank(placement.split(copy))))
         catalog.kept.append(first)
-        catalog.duplicates += [copy["path"] for copy in copies if copy is not first]
+        others = [copy for copy in copies if copy is not first]
+        catalog.duplicates += [copy["path"] for copy in others]
+        catalog.leaked_copies += [copy["path"] for copy in others if _rank(copy["split"]) < _rank(first["split"])]
         keys = {split_key(copy) for copy in copies}
         tied |= keys if len(keys) > 1 else set()
     for rows in (catalog.kept, catalog.quarantined):
         rows.sort(key=lambda record: record["path"])
     catalog.duplicates.sort()
-    check_budget(records, catalog.quarantined, rules.max_bad_fraction)
-    check_classes(catalog.kept, sorted(classes), rules.min_images_per_class)
-    check_groups(catalog.kept, sorted(classes))
+    catalog.leaked_copies.sort()
+    try:
+        check_budget(records, catalog.quarantined, rules.max_bad_fraction)
+        check_classes(catalog.kept, sorted(classes), rules.min_images_per_class)
+        check_groups(catalog.kept, sorted(classes))
+    except DataRefused as error:
+        error.quarantined = catalog.quarantined
+        raise
     catalog.kept = [
         dict(record, split=placement.split(record), settled=placement.settled(record)) for record in catalog.kept
     ]
     _fill_small_classes(catalog.kept, rules.salt, catalog.remembered, tied)
     catalog.leaks = _leaks(catalog.kept)
     return catalog
+
+
+def _conflict(copy: dict, copies: list[dict]) -> str:
+    other = next(row for row in copies if row["class_name"] != copy["class_name"])
+    return f"{LABEL_CONFLICT}: the same bytes as {other['path']} in class {other['class_name']}"
 
 
 def without_lost(

@@ -1,73 +1,100 @@
-"""`graft check`: everything cheap, before anything expensive."""
+"""`graft check`: what a run would make of the images, before any compute."""
 
+import json
 import os
-from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import click
+from rich.console import Console
+from rich.progress import track
 
-from components import storage
+from components import data_report
+from components.errors import DataRefused
 from components.image_files import ImageFile
-from components.sources import list_images, resolve
-from components.splits import check_budget, check_classes
+from components.inspection import inspect_file
+from components.sources import list_images, resolve, spans_text
+from components.splits import build_catalog
 from pipeline.config import Config
+from pipeline.console import noise_to
 from trainer.backbones import require_weights
 
+# Lines of one kind that are printed; --json gives all.
+MOST_LINES = 20
 
-def check(config: Config, images: list[str]) -> None:
-    """Reads headers (not pixels) of every image and prints what a run would start from.
+
+def check(config: Config, images: list[str], as_json: bool = False) -> None:
+    """Checks every image as a run would and prints the data report; trains nothing, writes nothing.
+
+    Args:
+      config: everything that a person chooses.
+      images: as `--images` takes them.
+      as_json: print one JSON object, `{data, files}`: the counts as in `summary.json`, and a line a file that was not
+        simply kept.
 
     Raises:
       UsageError: the images or the weights cannot be had.
-      DataRefused: as the run would refuse the data, so far as headers tell.
+      DataRefused: as the run would refuse the data.
     """
-    places = resolve(images, config.data.spans).places
-    listing = list_images(places, config.data.follow_symlinks, config.data.split.group)
-    rows, formats = [], Counter()
-    for file in listing.files:
-        reason, kind = _look(file, config)
-        formats[kind] += 1
-        rows.append({"path": file.path, "class_name": file.class_name, "reason": reason})
-    bad = [row for row in rows if row["reason"]]
-    good = [row for row in rows if not row["reason"]]
-    for name in listing.classes:
-        click.echo(f"{name}: {sum(row['class_name'] == name for row in good)} images")
-    click.echo("Formats: " + ", ".join(f"{kind} {count}" for kind, count in formats.most_common()))
-    for row in bad:
-        click.echo(f"Would be quarantined: {row['path']} ({row['reason']})")
-    if listing.skipped:
-        click.echo(f"Skipped: {len(listing.skipped)} files, such as {listing.skipped[0][0]} ({listing.skipped[0][1]})")
-    check_budget(rows, bad, config.data.max_bad_fraction)
-    check_classes(good, listing.classes, config.data.min_images_per_class)
-    model = config.model
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    require_weights(model.backbone, model.alpha, model.weights, config.image_size)
-    click.echo(f"Ready: {len(good)} images, {model.backbone} at {config.image_size} px with {model.weights} weights.")
-
-
-def _look(image: ImageFile, config: Config) -> tuple[str | None, str]:
-    """(why the file would be quarantined or None, format) from its header alone."""
-    from PIL import Image
-
-    from components.inspection import PILLOW_FORMATS, read_header
-
+    sources = resolve(images, config.data.spans)
+    listing = list_images(sources.places, config.data.follow_symlinks, config.data.split.group)
     try:
-        with storage.open_binary(image.location) as file:
-            if image.size > config.data.max_bytes:
-                return f"too large: {image.size} bytes", "unknown"
-            start = file.read(1 << 16)
-            if not start:
-                return "empty file", "none"
-            header = read_header(start)
-            if header is None or 0 in header[1:]:
-                file.seek(0)
-                with Image.open(file, formats=PILLOW_FORMATS) as opened:
-                    header = (opened.format.lower(), *opened.size)
-    except OSError as error:
-        return f"I/O error: {error.strerror}" if error.strerror else "not an image", "unknown"
-    # Pillow's plugins raise whatever broken bytes lead them into.
-    except Exception:
-        return "not an image", "unknown"
-    kind, width, height = header
-    if width * height > config.data.max_pixels:
-        return f"too large: {width}x{height} pixels", kind
-    return None, kind
+        catalog = build_catalog(_inspected(listing.files, config), listing.classes, config.split_rules, {})
+    except DataRefused as error:
+        if not as_json:
+            _print_lines([dict(row, outcome="quarantined") for row in error.quarantined])
+        raise
+    counts, lines = data_report.summarise(catalog, listing.skipped), data_report.lines(catalog, listing.skipped)
+    if as_json:
+        click.echo(json.dumps({"data": counts, "files": lines}, indent=1))
+    else:
+        for pattern, numbers in sources.spans:
+            click.echo(f"{pattern}: {spans_text(numbers)}")
+        _print_counts(counts)
+        _print_lines(lines)
+    model = config.model
+    with noise_to(Path(os.devnull)):
+        require_weights(model.backbone, model.alpha, model.weights, config.image_size)
+    if not as_json:
+        ready = f"{counts['images']} images, {model.backbone} at {config.image_size} px with {model.weights} weights"
+        click.echo(f"Ready: {ready}.")
+
+
+def _inspected(files: list[ImageFile], config: Config) -> Iterable[dict[str, Any]]:
+    """A record a file, with a progress bar on a terminal."""
+
+    def one(file: ImageFile) -> dict[str, Any]:
+        return inspect_file(file, config.data.max_pixels, config.data.max_bytes)
+
+    # Decoders write to the error stream, past Python. Reading and decoding let other threads run.
+    with noise_to(Path(os.devnull)) as person, ThreadPoolExecutor(os.cpu_count()) as pool:
+        console = Console(file=person)
+        records = pool.map(one, files)
+        bar = track(records, "Checking images", len(files), console=console, transient=True)
+        return list(bar if console.is_terminal else records)
+
+
+def _print_counts(counts: dict[str, Any]) -> None:
+    width = max(len(name) for name in counts["classes"])
+    click.echo(f"{'class':<{width}}  train   eval   test")
+    for name, row in counts["classes"].items():
+        click.echo(f"{name:<{width}} {row['train']:6} {row['eval']:6} {row['test']:6}")
+    formats = ", ".join(f"{name} {count}" for name, count in counts["formats"].items())
+    click.echo(f"{counts['images']} images ({formats})")
+    for name, unit in (("width", " px"), ("height", " px"), ("bytes", "")):
+        row = counts["sizes"][name]
+        click.echo(f"{name}: {row['smallest']} to {row['largest']}{unit}, median {row['median']}")
+
+
+def _print_lines(lines: list[dict[str, str]]) -> None:
+    """The files by what becomes of them."""
+    outcomes = list(dict.fromkeys(line["outcome"] for line in lines))
+    for outcome in outcomes:
+        rows = [line for line in lines if line["outcome"] == outcome]
+        click.echo(f"{outcome}: {len(rows)}")
+        for row in rows[:MOST_LINES]:
+            click.echo(f"  {row['path']}: {row['reason']}")
+        if len(rows) > MOST_LINES:
+            click.echo(f"  and {len(rows) - MOST_LINES} more")

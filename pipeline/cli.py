@@ -88,8 +88,18 @@ def demo(output: Path, overrides: tuple[str, ...]) -> None:
 @config_option
 @set_option
 @click.option("--print-config", is_flag=True, help="Print the whole configuration, defaults included.")
-def check(images: tuple[str, ...], config_file: Path | None, overrides: tuple[str, ...], print_config: bool) -> None:
-    """Check configuration, images and weights before any compute."""
+@click.option("--json", "as_json", is_flag=True, help="The data report as one JSON object: counts, and a line a file.")
+def check(
+    images: tuple[str, ...],
+    config_file: Path | None,
+    overrides: tuple[str, ...],
+    print_config: bool,
+    as_json: bool,
+) -> None:
+    """Check configuration, images and weights before any compute.
+
+    Reports what a run would keep, convert and quarantine, and how it would split the images.
+    """
     from pipeline import config
     from pipeline.check import check as run_check
 
@@ -97,7 +107,7 @@ def check(images: tuple[str, ...], config_file: Path | None, overrides: tuple[st
     if print_config:
         click.echo(config.dump(loaded), nl=False)
     if images:
-        run_check(loaded, list(images))
+        run_check(loaded, list(images), as_json)
     elif not print_config:
         raise click.UsageError("Give --images SOURCE, --print-config, or both.")
 

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from components.errors import UsageError
+from components.splits import SplitRules
 from trainer.backbones import BACKBONES, BUNDLED, IDENTITY
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -166,6 +167,13 @@ class Config(Section):
                 f"transform.image_size of {self.model.backbone} must be at least {row.min_size}. Received: {size}"
             )
         return self
+
+    @property
+    def split_rules(self) -> SplitRules:
+        """How ingestion divides the images, and what it refuses."""
+        data = self.data
+        shares = (data.split.train, data.split.eval, data.split.test)
+        return SplitRules(shares, data.split.salt, data.max_bad_fraction, data.min_images_per_class)
 
     @property
     def image_size(self) -> int:

@@ -133,12 +133,7 @@ def ingestion_settings(config: Config) -> dict:
     """What ImageExampleGen reads of the configuration."""
     data = config.data
     return {
-        "shares": [data.split.train, data.split.eval, data.split.test],
-        "rules": {
-            "salt": data.split.salt,
-            "max_bad_fraction": data.max_bad_fraction,
-            "min_images_per_class": data.min_images_per_class,
-        },
+        "rules": asdict(config.split_rules),
         "max_pixels": data.max_pixels,
         "max_bytes": data.max_bytes,
         "follow_symlinks": data.follow_symlinks,

@@ -8,10 +8,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from components import progress
+from components import data_report, progress
 from components.errors import GraftError, UsageError
 from components.files import write_whole
-from components.image_files import content_digest
+from components.image_files import Digest, content_digest
+from components.inspection import IO_ERROR
 from components.publishing import newest
 from components.source import ROOT, source_digest
 from components.sources import Sources, list_images, resolve, spans_text
@@ -22,6 +23,7 @@ from pipeline.output import Output, read_summary, write_json
 from trainer import backbones
 
 MARK_FILE = "fingerprint"
+READ_AGAIN_FILE = "read_again"
 BEAM_ARGUMENTS = {
     # Named, because Beam's default tries to download another runner first.
     "local": ["--runner=FnApiRunner"],
@@ -61,12 +63,21 @@ def run(config: Config, images: list[str], output_folder: Path) -> dict[str, Any
             digest = content_digest(listing.files, memory, progress.advance, listing.classes)
             found = f"{len(listing.files)} files in {len(listing.classes)} classes"
             result["note"] = ", ".join([found, *(spans_text(numbers) for _, numbers in sources.spans)])
-        fingerprint = _fingerprint(config, sources, digest)
+        digest = _not_the_failed_one(output, digest)
+        fingerprint = _fingerprint(config, sources, digest.value)
         if earlier := _same_run(output, _mark(output, fingerprint)):
             return _unchanged(output, earlier, steps, began)
         folder = output.new_run()
         result = _Run(config, sources, digest, output, folder, began)
         return result.execute(fingerprint)
+
+
+def _not_the_failed_one(output: Output, digest: Digest) -> Digest:
+    """Another digest than that under which ingestion met errors that may have passed, so that it reads again."""
+    met = output.cache / READ_AGAIN_FILE
+    if not met.is_file():
+        return digest
+    return digest._replace(value=hashlib.sha256(f"{digest.value} {met.read_text()}".encode()).hexdigest())
 
 
 def _fingerprint(config: Config, sources: Sources, digest: str) -> str:
@@ -119,7 +130,7 @@ def _unchanged(output: Output, earlier: dict[str, Any], steps: Steps, began: flo
 class _Run:
     """One execution of the graph."""
 
-    def __init__(self, config: Config, sources: Sources, digest: str, output: Output, folder: Path, began: float):
+    def __init__(self, config: Config, sources: Sources, digest: Digest, output: Output, folder: Path, began: float):
         self.config, self.sources, self.digest = config, sources, digest
         self.output, self.folder, self.began = output, folder, began
         self.log = folder / "log.txt"
@@ -138,6 +149,12 @@ class _Run:
             except BaseException as caught:
                 traceback.print_exc()
                 error = caught
+                rows = [
+                    {"outcome": "quarantined", "path": record["path"], "reason": record["reason"]}
+                    for record in getattr(caught, "quarantined", [])
+                ]
+                if rows:
+                    data_report.write_lines(self.folder / data_report.QUARANTINE_FILE, rows)
             summary = summaries.collect(self, error)
             write_json(self.folder / "summary.json", summary)
             self.output.point_latest(self.folder)
@@ -165,7 +182,7 @@ class _Run:
         pipeline = graph.create_pipeline(
             self.config,
             images=self.sources.places,
-            digest=self.digest,
+            digest=self.digest.value,
             root=str(self.output.artifacts),
             serving=str(self.output.serving),
             schema_folder=str(self.output.schema),
@@ -183,7 +200,18 @@ class _Run:
                 self.timings[node_id] = round(time.monotonic() - step_began, 2)
                 outputs, cached = _outputs_of(self.output.metadata, execution.execution_id)
                 self.artifacts[node_id] = outputs
+                if node_id == "ImageExampleGen":
+                    self._keep_data_report(Path(outputs["catalog"].uri))
                 result["note"] = "from the cache" if cached else summaries.note(node_id, outputs)
+
+    def _keep_data_report(self, catalog: Path) -> None:
+        """Puts the list of what was kept out beside the log, and sees to it that files are tried again (D14)."""
+        rows = data_report.read_lines(catalog / data_report.QUARANTINE_FILE)
+        data_report.write_lines(self.folder / data_report.QUARANTINE_FILE, rows)
+        failed = {row["path"] for row in rows if row["reason"].startswith(IO_ERROR)}
+        # They could be read a moment before: without this, the cache would keep them out for good.
+        if failed - self.digest.unreadable:
+            write_whole(self.output.cache / READ_AGAIN_FILE, self.folder.name)
 
     def _after(self, summary: dict[str, Any]) -> None:
         """What later runs are compared with: the schema, once, and the statistics of what was published."""

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components import data_report
 from components.errors import GraftError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def timestamp(seconds: float) -> str:
 
 def collect(run: "_Run", error: BaseException | None) -> dict[str, Any]:
     """The summary of a run that ended, with what there is of it."""
-    data = _read(run, "ImageExampleGen", "catalog", "catalog.json")
+    data = _read(run, "ImageExampleGen", "catalog", data_report.CATALOG_FILE)
     training = _read(run, "Trainer", "model_run", "training.json")
     decision = _read(run, "GatedEvaluator", "evaluation", "decision.json")
     pushed = run.artifacts.get("AtomicPusher", {}).get("pushed_model")
@@ -41,7 +42,7 @@ def collect(run: "_Run", error: BaseException | None) -> dict[str, Any]:
         "run_id": run.folder.name,
         "started": timestamp(run.began),
         "seconds": round(time.time() - run.began, 1),
-        "data": data | {"digest": run.digest},
+        "data": data | {"digest": run.digest.value},
         "model": {
             "backbone": run.config.model.backbone,
             "weights": run.config.model.weights,
@@ -86,7 +87,7 @@ def sentence(error: BaseException, run: "_Run") -> str:
 def note(node_id: str, outputs: dict[str, Any]) -> str:
     """A few words about what a step gave."""
     if node_id == "ImageExampleGen":
-        data = json.loads(Path(outputs["catalog"].uri, "catalog.json").read_text())
+        data = json.loads(Path(outputs["catalog"].uri, data_report.CATALOG_FILE).read_text())
         bad = sum(data["quarantined"].values())
         return f"{data['images']} images in {len(data['classes'])} classes" + (f", {bad} quarantined" if bad else "")
     if node_id == "Trainer":
@@ -137,8 +138,7 @@ def print_kept_out(data: dict[str, Any], run: "_Run", steps: "Steps") -> None:
         f"{data[key]} {text}" for key, text in (("duplicates", "duplicates"), ("skipped", "skipped")) if data[key]
     ]
     if parts:
-        where = Path(run.artifacts["ImageExampleGen"]["catalog"].uri, "quarantine.jsonl")
-        steps.say(f"Kept out: {', '.join(parts)}; listed in {where}")
+        steps.say(f"Kept out: {', '.join(parts)}; listed in {run.folder / data_report.QUARANTINE_FILE}")
 
 
 def print_refusal(summary: dict[str, Any], steps: "Steps") -> None:

@@ -136,7 +136,7 @@ def test_d13_names_with_spaces_newline_unicode_and_255_bytes_are_listed(root):
     listing = scan(root)
     assert paths(listing) == sorted(f"a class/{name}" for name in names)
     assert listing.skipped == []
-    assert len(content_digest(listing.files, root.parent / "memory.json")) == 64
+    assert len(content_digest(listing.files, root.parent / "memory.json").value) == 64
 
 
 def test_d13_file_name_that_is_no_utf8_is_listed_and_digested(root):
@@ -144,7 +144,7 @@ def test_d13_file_name_that_is_no_utf8_is_listed_and_digested(root):
     os.rename(path, os.fsencode(root) + b"/cat/\xff.png")
     listing = scan(root)
     assert [os.fsencode(file.path) for file in listing.files] == [b"cat/\xff.png"]
-    assert len(content_digest(listing.files, root.parent / "memory.json")) == 64
+    assert len(content_digest(listing.files, root.parent / "memory.json").value) == 64
 
 
 def test_class_name_that_is_no_utf8_is_refused(root):

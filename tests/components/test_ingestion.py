@@ -8,7 +8,8 @@ from PIL import Image
 
 from components import features
 from components.image_files import scan
-from components.ingestion import InspectFile, MakeExample, read_remembered, write_remembered
+from components.ingestion import MakeExample, read_remembered, write_remembered
+from components.inspection import inspect_file
 from tests.memory_files import MemoryFiles
 
 
@@ -34,8 +35,7 @@ def pets(request, tmp_path):
 
 
 def inspected(file, **limits) -> dict:
-    (line,) = InspectFile(**({"max_pixels": 100, "max_bytes": 10_000} | limits)).process(file)
-    return json.loads(line)
+    return inspect_file(file, **({"max_pixels": 100, "max_bytes": 10_000} | limits))
 
 
 def test_image_is_checked_and_written_from_where_it_lies(pets):

@@ -88,7 +88,7 @@ def test_d8_label_conflicts_count_against_the_budget():
     conflicts = [record(f"{name}/{number}.jpg", f"same {number}") for name in CLASSES for number in range(5)]
     message = refused(many("cat", 20) + many("dog", 20) + conflicts)
     assert "5 bad images of 25" in message
-    assert "(label conflict)" in message
+    assert "(label conflict: the same bytes as " in message
 
 
 def test_no_usable_image_at_all_says_so_with_the_first_ten():
@@ -109,7 +109,9 @@ def test_d8_same_bytes_in_two_classes_are_a_conflict_and_all_copies_are_quaranti
     catalog = build(many("cat", 50) + many("dog", 50) + copies)
     assert catalog.conflicts == [["cat/x.jpg", "cat/y.jpg", "dog/z.jpg"]]
     assert [(row["path"], row["reason"]) for row in catalog.quarantined] == [
-        (path, LABEL_CONFLICT) for path in ("cat/x.jpg", "cat/y.jpg", "dog/z.jpg")
+        ("cat/x.jpg", f"{LABEL_CONFLICT}: the same bytes as dog/z.jpg in class dog"),
+        ("cat/y.jpg", f"{LABEL_CONFLICT}: the same bytes as dog/z.jpg in class dog"),
+        ("dog/z.jpg", f"{LABEL_CONFLICT}: the same bytes as cat/x.jpg in class cat"),
     ]
     assert len(catalog.kept) == 100
     assert catalog.duplicates == []

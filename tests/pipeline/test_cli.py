@@ -1,6 +1,8 @@
 """The command's contract: one sentence and the documented exit code, never a traceback."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -102,8 +104,22 @@ def test_check_says_what_a_run_would_start_from(classes):
     (classes / "cat" / "empty.jpg").write_bytes(b"")
     done = graft("check", "--images", classes, *TINY, "--set", "data.max_bad_fraction=0.5")
     assert done.returncode == 0, done.stderr
-    assert "cat: 4 images" in done.stdout
-    assert "Would be quarantined: cat/empty.jpg (empty file)" in done.stdout
+    assert re.search(r"cat +2 +1 +1\n", done.stdout)
+    assert "quarantined: 1\n  cat/empty.jpg: empty file\n" in done.stdout
+    assert "Ready: 8 images, graft_tiny at 64 px" in done.stdout
+    assert done.stderr == ""
+
+
+def test_check_as_json_is_the_data_section_of_the_summary_and_a_line_a_file(classes):
+    (classes / "cat" / "copy.png").write_bytes((classes / "cat" / "0.png").read_bytes())
+    done = graft("check", "--images", classes, *TINY, "--json")
+    report = json.loads(done.stdout)
+    assert report["data"]["images"] == 8
+    assert report["data"]["formats"] == {"png": 8}
+    assert report["data"]["sizes"]["width"] == {"smallest": 40, "median": 40, "largest": 40}
+    assert report["files"] == [
+        {"outcome": "duplicate", "path": "cat/copy.png", "reason": "the same bytes are in already"}
+    ]
 
 
 def test_check_refuses_what_a_run_would_refuse(classes):
@@ -154,8 +170,8 @@ def test_check_reads_folders_manifests_and_spans_together(classes, tmp_path):
     (tmp_path / "week-10.csv").write_text("path,label\n0.png,cat\n1.png,dog\n")
     done = graft("check", "--images", classes, "--images", tmp_path / "week-{SPAN}.csv", *TINY)
     assert done.returncode == 0, done.stderr
-    assert "cat: 5 images" in done.stdout
-    assert "dog: 5 images" in done.stdout
+    assert re.search(r"cat +3 +1 +1\n", done.stdout)
+    assert re.search(r"dog +3 +1 +1\n", done.stdout)
 
 
 def test_uri_that_nothing_reads_is_a_usage_error(tmp_path):

@@ -1,0 +1,91 @@
+"""What became of every file of a data set: counts for people and the summary, and a line a file that needs one.
+
+Only the standard library, so that the command can read a report without importing TFX.
+"""
+
+import json
+import statistics
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from components.features import SPLITS
+from components.splits import Catalog
+
+CATALOG_FILE = "catalog.json"
+QUARANTINE_FILE = "quarantine.jsonl"
+
+
+def summarise(catalog: Catalog, skipped: list[tuple[str, str]]) -> dict[str, Any]:
+    """The counts (`docs/summary.md` names them, under `data`)."""
+    kept = catalog.kept
+    classes: dict[str, dict[str, int]] = {}
+    for record in kept:
+        counts = classes.setdefault(record["class_name"], dict.fromkeys(SPLITS, 0))
+        counts[record["split"]] += 1
+    return {
+        "images": len(kept),
+        "classes": dict(sorted(classes.items())),
+        # "too large: 60000x60000 pixels" counts under "too large".
+        "quarantined": _counts(record["reason"].split(":")[0] for record in catalog.quarantined),
+        "skipped": len(skipped),
+        "converted": sum(record["converted"] for record in kept),
+        "mismatched_extensions": sum(record["mismatched"] for record in kept),
+        "duplicates": len(catalog.duplicates),
+        "label_conflicts": len(catalog.conflicts),
+        "leakage": {"copies": len(catalog.leaked_copies), "groups": len(catalog.leaks)},
+        "formats": _counts(record["format"] for record in kept),
+        "sizes": {name: _range(record[name] for record in kept) for name in ("width", "height", "bytes")},
+    }
+
+
+def _counts(values: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items()))
+
+
+def _range(values: Iterable[int]) -> dict[str, int] | None:
+    numbers = list(values)
+    if not numbers:
+        return None
+    return {"smallest": min(numbers), "median": int(statistics.median(numbers)), "largest": max(numbers)}
+
+
+def lines(catalog: Catalog, skipped: list[tuple[str, str]]) -> list[dict[str, str]]:
+    """`{outcome, path, reason}` of every file that was not simply kept."""
+    rows = [("quarantined", record["path"], record["reason"]) for record in catalog.quarantined]
+    rows += [("duplicate", path, "the same bytes are in already") for path in catalog.duplicates]
+    rows += [("leak", path, "the same bytes are in a later split") for path in catalog.leaked_copies]
+    rows += [
+        ("leak", group, f"{count} images of this group are in an earlier split than others of it")
+        for group, count in catalog.leaks
+    ]
+    rows += [
+        ("converted", record["path"], f"{record['format']} that TensorFlow does not read; stored as PNG")
+        for record in catalog.kept
+        if record["converted"]
+    ]
+    rows += [
+        ("mismatched", record["path"], f"the name says something else than {record['format']}; kept")
+        for record in catalog.kept
+        if record["mismatched"]
+    ]
+    rows += [("skipped", path, reason) for path, reason in skipped]
+    return [dict(zip(("outcome", "path", "reason"), row, strict=True)) for row in rows]
+
+
+def write(folder: Path, catalog: Catalog, skipped: list[tuple[str, str]]) -> None:
+    """`catalog.json` with the counts, `quarantine.jsonl` with the lines."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CATALOG_FILE).write_text(json.dumps(summarise(catalog, skipped), indent=1))
+    write_lines(folder / QUARANTINE_FILE, lines(catalog, skipped))
+
+
+def write_lines(path: Path, rows: list[dict[str, str]]) -> None:
+    """JSON Lines."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_lines(path: Path) -> list[dict[str, str]]:
+    """What `write_lines` wrote."""
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,0 +1,126 @@
+"""Data as it really is, through the real command: odd files, files that come and go, and data unlike the old."""
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageOps
+
+from tests.e2e.graft import TINY, Graft, write_shapes
+
+FAST = (*TINY, "--set", "training.frozen.epochs=20", "--set", "training.fine_tune.epochs=0")
+FAST += ("--set", "evaluation.min_examples=5")
+
+
+@pytest.fixture(scope="module")
+def graft(tmp_path_factory) -> Graft:
+    return Graft(tmp_path_factory.mktemp("graft"))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("images") / "shapes"
+    write_shapes(folder, 60)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def published(graft, images):
+    result = graft.run(images, *FAST)
+    assert result.code == 0, result.out + result.error
+    return result
+
+
+def test_odd_images_end_kept_converted_or_quarantined_and_check_says_so_before(shared, tmp_path):
+    """No crash, no file without a line or a place in the data set, and `graft check` counts what the run counts."""
+    images, graft = tmp_path / "images", Graft(tmp_path)
+    write_shapes(images, 130)
+    folder = shared / "odd_images"
+    odd = [path for path in folder.iterdir() if path.name != "INDEX.tsv"]
+    for path in odd:
+        shutil.copy(path, images / "circle" / path.name)
+    settings = (*FAST, "--set", "data.max_bad_fraction=0.3")
+    checked = graft.command("check", "--images", images, *settings, "--json")
+    assert checked.code == 0, checked.error
+    result = graft.run(images, *settings)
+    assert result.code == 0, result.out + result.error
+    report = json.loads(checked.out)
+    data = result.summary["data"]
+    assert report["data"] == {name: value for name, value in data.items() if name != "digest"}
+    rows = [json.loads(line) for line in (graft.output / "runs/latest/quarantine.jsonl").read_text().splitlines()]
+    assert rows == report["files"]
+    outcomes = Counter(row["outcome"] for row in rows)
+    assert outcomes["quarantined"] == sum(data["quarantined"].values()) == 27
+    assert outcomes["converted"] == data["converted"] == 14
+    out = {row["path"] for row in rows if row["outcome"] in ("quarantined", "duplicate")}
+    assert data["images"] == 3 * 130 + len(odd) - len(out)
+    # What either library reads is in: what is out, both refuse (or it claims more pixels than are allowed).
+    index = {line.split("\t")[0]: line.split("\t") for line in (folder / "INDEX.tsv").read_text().splitlines()[1:]}
+    for row in rows:
+        if row["outcome"] == "quarantined" and not row["reason"].startswith("too large"):
+            _, _, _, pillow, tensorflow, *_ = index[Path(row["path"]).name]
+            assert "ERR" in pillow and "ERR" in tensorflow, row
+
+
+def test_d14_file_that_was_missing_is_read_once_it_is_there(tmp_path, images):
+    graft = Graft(tmp_path)
+    rows = [f"{path.relative_to(images)},{path.parent.name}" for path in sorted(images.rglob("*.jpg"))]
+    late = tmp_path / "late.jpg"
+    manifest = images / "list.csv"
+    manifest.write_text("\n".join(["path,label", *rows, f"{late},circle"]) + "\n")
+    result = graft.run(manifest, *FAST)
+    assert result.code == 0, result.out + result.error
+    assert result.summary["data"]["quarantined"] == {"I/O error": 1}
+    assert result.summary["data"]["images"] == 180
+    assert "unchanged" in graft.run(manifest, *FAST).out
+    Image.new("RGB", (64, 64), (220, 90, 70)).save(late)
+    result = graft.run(manifest, *FAST)
+    manifest.unlink()
+    assert result.ran("Ingest images")
+    assert (result.summary["data"]["quarantined"], result.summary["data"]["images"]) == ({}, 181)
+
+
+def smaller(image: Image.Image) -> Image.Image:
+    return image.resize((image.width // 2, image.height // 2))
+
+
+def grey(image: Image.Image) -> Image.Image:
+    return ImageOps.grayscale(image)
+
+
+@pytest.mark.parametrize(("change", "feature"), [(smaller, "image/height"), (grey, "image/channels")])
+def test_d16_data_unlike_the_old_stops_before_transform_naming_the_feature(graft, images, published, change, feature):
+    other = images.parent / change.__name__
+    for path in images.rglob("*.jpg"):
+        target = other / path.relative_to(images)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        change(Image.open(path)).save(target, quality=90)
+    result = graft.run(other, *FAST, "--set", "data.on_anomaly=stop")
+    assert result.code == 3, result.out + result.error
+    assert feature in result.out
+    assert "Transform" not in result.summary["timings"]
+    assert list(graft.output.glob("serving/*")), "what is in service stays"
+
+
+def test_d16_another_class_balance_is_told_and_the_run_goes_on_where_anomalies_only_warn(graft, images, published):
+    other = images.parent / "unbalanced"
+    shutil.copytree(images, other)
+    for path in sorted(other.glob("circle/*.jpg"))[12:]:
+        path.unlink()
+    result = graft.run(other, *FAST)
+    (line,) = [line for line in result.out.splitlines() if "Judge the data  " in line]
+    assert "image/class/text" in line
+    assert "Transform" in result.summary["timings"]
+
+
+def test_d12_class_gone_since_the_model_in_service_is_said_and_nothing_compared(graft, images, published):
+    other = images.parent / "without"
+    shutil.copytree(images, other)
+    shutil.rmtree(other / "triangle")
+    result = graft.run(other, *FAST)
+    assert result.code in (0, 4), result.out + result.error
+    assert result.summary["gate"]["baseline_version"] is None
+    assert "classes changed" in result.out
+    assert "gone: triangle" in result.out
