@@ -61,7 +61,7 @@ class DataConfig(Section):
     max_bytes: Annotated[int, Field(gt=0)] = 200_000_000  # size of one file
     follow_symlinks: bool = False  # read links that leave the image folder
     on_anomaly: Literal["warn", "stop"] = "warn"  # when the metadata breaks the kept schema, or drifts
-    drift_threshold: Share = 0.3  # change against the last published run that counts as drift
+    drift_threshold: Share = 0.15  # change against the last published run that counts as drift
 
 
 class TransformConfig(Section):
