@@ -3,6 +3,7 @@
 import hashlib
 import io
 import struct
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -101,7 +102,9 @@ def inspect(data: bytes, name: str, max_pixels: int) -> Inspected:
         found = replace(found, format=kind, width=width, height=height, mismatched=_mismatched(kind, name))
         if width * height > max_pixels:
             return replace(found, reason=f"too large: {width}x{height} pixels")
-        if width and height:
+        # TensorFlow unpacks every frame of an animation to get at the first; Pillow stops there.
+        animation = sum(w * h for w, h in _gif_frames(data)) if kind == "gif" else 0
+        if width and height and animation <= max_pixels:
             decoded = _decode(data, kind)
             if decoded:
                 channels, brightness = decoded
@@ -226,13 +229,17 @@ def _jpeg_header(data: bytes) -> tuple[str, int, int] | None:
 
 def _gif_header(data: bytes) -> tuple[str, int, int]:
     """The screen, or the largest frame where that is larger: the decoder allocates what each frame claims."""
-    width, height = struct.unpack("<HH", data[6:10])
+    sizes = [struct.unpack("<HH", data[6:10]), *_gif_frames(data)]
+    return "gif", max(width for width, _ in sizes), max(height for _, height in sizes)
+
+
+def _gif_frames(data: bytes) -> Iterator[tuple[int, int]]:
+    """Width and height of each frame; a file that is cut off ends them, the decoder will say so."""
     try:
         position = 13 + _colours(data[10])
         while data[position] in (0x21, 0x2C):
             if data[position] == 0x2C:
-                frame = struct.unpack("<HH", data[position + 5 : position + 9])
-                width, height = max(width, frame[0]), max(height, frame[1])
+                yield struct.unpack("<HH", data[position + 5 : position + 9])
                 position += 11 + _colours(data[position + 9])
             else:
                 position += 2
@@ -240,8 +247,7 @@ def _gif_header(data: bytes) -> tuple[str, int, int]:
                 position += 1 + data[position]
             position += 1
     except (IndexError, struct.error):
-        pass  # cut off: the decoder will say so
-    return "gif", width, height
+        return
 
 
 def _colours(flags: int) -> int:

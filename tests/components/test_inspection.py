@@ -373,3 +373,16 @@ def test_odd_images_end_kept_converted_or_with_a_reason(shared):
             assert decoded(readable(data, found.converted)).ndim == 3, name
             assert found.width > 0, name
             assert found.height > 0, name
+
+
+def test_d5_animation_of_more_pixels_than_allowed_is_kept_as_its_first_frame():
+    """TensorFlow would unpack all of it at once."""
+    frames = [Image.new("RGB", (40, 30), (number, 0, 200)) for number in range(10)]
+    data = io.BytesIO()
+    frames[0].save(data, "GIF", save_all=True, append_images=frames[1:])
+    whole = inspect(data.getvalue(), "a.gif", 40 * 30 * 10)
+    first = inspect(data.getvalue(), "a.gif", 40 * 30 * 9)
+    assert (whole.reason, whole.converted) == (None, False)
+    assert (first.reason, first.converted) == (None, True)
+    with Image.open(io.BytesIO(readable(data.getvalue(), True))) as png:
+        assert png.size == (40, 30)
