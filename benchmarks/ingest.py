@@ -1,7 +1,8 @@
 """Ingestion and Transform: speed against bare tf.data, memory, worker processes, bytes stored.
 
     python benchmarks/ingest.py rate [--images 2000] [--repeat 3]      against tf.data decode and resize, 500x375 JPEGs
-    python benchmarks/ingest.py large [--images 24] [--repeat 3]       12-megapixel JPEGs against decode_jpeg(ratio=8)
+    python benchmarks/ingest.py large [--images 12] [--repeat 5]       12-megapixel JPEGs against decode_jpeg(ratio=8)
+    python benchmarks/ingest.py orientation                            what reading the EXIF orientation costs
     python benchmarks/ingest.py memory                                 peak memory, 5,000 and 20,000 JPEGs of 100 KB
     python benchmarks/ingest.py processes [--images 2000]              one process against one a core
     python benchmarks/ingest.py storage [--images 500]                 bytes an image in each storage format
@@ -12,6 +13,7 @@ of them, too. Prints tables in Markdown.
 """
 
 import argparse
+import io
 import json
 import multiprocessing
 import os
@@ -103,12 +105,12 @@ def steps(images: Path, output: Path, overrides: list[str]) -> dict:
     return {"timings": timings, "peak": peak}
 
 
-def bare(paths: list[str], ratio: int = 1) -> float:
+def bare(paths: list[str]) -> float:
     """Seconds that tf.data takes to read, decode and resize with antialiasing, on every core."""
     import tensorflow as tf
 
     def prepare(path):
-        image = tf.io.decode_jpeg(tf.io.read_file(path), channels=3, ratio=ratio)
+        image = tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
         return tf.cast(
             tf.clip_by_value(tf.round(tf.image.resize(image, [SIZE, SIZE], antialias=True)), 0, 255), tf.uint8
         )
@@ -124,9 +126,9 @@ def bare(paths: list[str], ratio: int = 1) -> float:
     return time.monotonic() - began
 
 
-def bare_elsewhere(folder: Path, ratio: int = 1) -> float:
+def bare_elsewhere(folder: Path) -> float:
     """`bare` in a process of its own, which leaves no threads behind."""
-    command = [sys.executable, __file__, "bare", str(folder), str(ratio)]
+    command = [sys.executable, __file__, "bare", str(folder)]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
 
 
@@ -141,19 +143,19 @@ def marginal(many: Path, few: Path, *settings: str) -> dict[str, float]:
 # ---- what is measured -----------------------------------------------------------------------------------------------
 
 
-def rate(arguments: argparse.Namespace, width: int = 500, height: int = 375, ratio: int = 1) -> None:
+def rate(arguments: argparse.Namespace) -> None:
     few_count = arguments.images // 5
     count = arguments.images - few_count
     with tempfile.TemporaryDirectory() as folder:
         few, many = Path(folder, "few"), Path(folder, "many")
-        write_images(few, few_count, width, height, 90)
-        write_images(many, arguments.images, width, height, 90)
+        write_images(few, few_count, 500, 375, 90)
+        write_images(many, arguments.images, 500, 375, 90)
         print(
             "| bare tf.data, images/s | ingestion | Transform | both | both / bare |\n| --- | --- | --- | --- | --- |"
         )
         ratios = []
         for _ in range(arguments.repeat):
-            reference = count / (bare_elsewhere(many, ratio) - bare_elsewhere(few, ratio))
+            reference = count / (bare_elsewhere(many) - bare_elsewhere(few))
             seconds = marginal(many, few)
             ingestion, transform = seconds["ImageExampleGen"], seconds["Transform"]
             both = count / (ingestion + transform)
@@ -164,8 +166,76 @@ def rate(arguments: argparse.Namespace, width: int = 500, height: int = 375, rat
 
 
 def large(arguments: argparse.Namespace) -> None:
-    print("4000x3000 JPEGs; bare: decode_jpeg(ratio=8) and resize\n")
-    rate(arguments, 4000, 3000, 8)
+    import tensorflow as tf
+
+    from components import pixels
+
+    signature = [tf.TensorSpec([], tf.string)]
+
+    @tf.function(input_signature=signature)
+    def ours(data):
+        return pixels.resize(pixels.decode(data, SIZE), SIZE)
+
+    @tf.function(input_signature=signature)
+    def smallest(data):
+        image = tf.ensure_shape(tf.io.decode_jpeg(data, channels=3, ratio=8), [None, None, 3])
+        return pixels.resize(image, SIZE)
+
+    @tf.function(input_signature=signature)
+    def whole(data):
+        return pixels.resize(pixels.decode(data), SIZE)
+
+    random = np.random.default_rng(0)
+    files = []
+    for _ in range(arguments.images):
+        file = io.BytesIO()
+        photograph(random, 4000, 3000).save(file, "JPEG", quality=92)
+        files.append(file.getvalue())
+    size = statistics.mean(map(len, files)) / 1e6
+    print(f"4000x3000 JPEGs of {size:.1f} MB to {SIZE} pixels, milliseconds an image\n")
+    print(
+        "| decode_jpeg(ratio=8) and resize | Graft | Graft, every pixel | Graft / ratio 8 |\n| --- | --- | --- | --- |"
+    )
+    for _ in range(arguments.repeat):
+        row = []
+        for function in (smallest, ours, whole):
+            function(files[0])
+            began = time.monotonic()
+            for data in files:
+                function(data)
+            row.append((time.monotonic() - began) / len(files) * 1000)
+        print("| " + " | ".join(f"{value:.0f}" for value in row) + f" | {row[1] / row[0]:.2f} |", flush=True)
+
+
+def orientation(arguments: argparse.Namespace) -> None:
+    import tensorflow as tf
+
+    from components import exif
+
+    read = tf.function(
+        lambda batch: tf.map_fn(exif.orientation, batch, tf.int32), input_signature=[tf.TensorSpec([None], tf.string)]
+    )
+    nothing = tf.function(
+        lambda batch: tf.map_fn(tf.strings.length, batch, tf.int32), input_signature=[tf.TensorSpec([None], tf.string)]
+    )
+    random = np.random.default_rng(0)
+    print("| 500x375 JPEGs | milliseconds an image |\n| --- | --- |")
+    for name, tags in (("without EXIF", None), ("with orientation 6", Image.Exif())):
+        files = []
+        for _ in range(arguments.images):
+            file = io.BytesIO()
+            if tags is not None:
+                tags[0x112] = 6
+            photograph(random, 500, 375).save(file, "JPEG", quality=90, **({"exif": tags} if tags else {}))
+            files.append(file.getvalue())
+        seconds = []
+        for function in (nothing, read):
+            function(files)
+            began = time.monotonic()
+            for _ in range(arguments.repeat):
+                function(files)
+            seconds.append((time.monotonic() - began) / arguments.repeat)
+        print(f"| {name} | {(seconds[1] - seconds[0]) / arguments.images * 1000:.2f} |", flush=True)
 
 
 def memory(arguments: argparse.Namespace) -> None:
@@ -211,13 +281,14 @@ def main() -> None:
     if sys.argv[1:2] == ["steps"]:
         print(json.dumps(steps(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])))
     elif sys.argv[1:2] == ["bare"]:
-        print(bare([str(path) for path in sorted(Path(sys.argv[2]).rglob("*.jpg"))], int(sys.argv[3])))
+        print(bare([str(path) for path in sorted(Path(sys.argv[2]).rglob("*.jpg"))]))
     else:
         parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
         commands = parser.add_subparsers(required=True)
         for function, images, repeat in (
             (rate, 2000, 3),
-            (large, 24, 3),
+            (large, 12, 5),
+            (orientation, 64, 10),
             (memory, 0, 1),
             (processes, 2000, 1),
             (storage, 500, 1),

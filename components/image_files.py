@@ -211,25 +211,33 @@ def content_digest(
         except (ValueError, KeyError, TypeError):
             known = {}
 
-    def hashed(file: ImageFile) -> str:
-        *stamp, value = known.get(file.location, (None,))
+    def remembered(file: ImageFile) -> str | None:
         if storage.is_uri(file.location):
             # A manifest may name what is not there.
             missing = file.size == file.mtime_ns == 0
-            value = "unreadable: missing" if missing else f"{file.size} bytes at {file.mtime_ns}"
-        elif stamp != [file.size, file.mtime_ns, file.ctime_ns]:
-            try:
-                with storage.open_binary(file.location) as stream:
-                    value = hashlib.file_digest(stream, "sha256").hexdigest()
-            except OSError as error:
-                # Ingestion will quarantine it; that it cannot be read is part of what this digest stands for.
-                value = f"unreadable: {error.errno}"
+            return "unreadable: missing" if missing else f"{file.size} bytes at {file.mtime_ns}"
+        *stamp, value = known.get(file.location, (None,))
+        return value if stamp == [file.size, file.mtime_ns, file.ctime_ns] else None
+
+    def hashed(file: ImageFile) -> str:
+        try:
+            with storage.open_binary(file.location) as stream:
+                value = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            # Ingestion will quarantine it; that it cannot be read is part of what this digest stands for.
+            value = f"unreadable: {error.errno}"
         advance()
         return value
 
     files = list(files)
+    values = []
     with ThreadPoolExecutor(8) as pool:
-        values = list(pool.map(hashed, files))
+        for file in files:
+            value = remembered(file)
+            values.append(pool.submit(hashed, file) if value is None else value)
+            if value is not None:
+                advance()
+        values = [value if isinstance(value, str) else value.result() for value in values]
     digest = hashlib.sha256(json.dumps(list(classes)).encode())
     for file, value in zip(files, values, strict=True):
         # In a folder the path implies class and split; in a manifest it does not.

@@ -139,6 +139,8 @@ def print_kept_out(data: dict[str, Any], run: "_Run", steps: "Steps") -> None:
     ]
     if parts:
         steps.say(f"Kept out: {', '.join(parts)}; listed in {run.folder / data_report.QUARANTINE_FILE}")
+    if data["leakage"]["groups"]:
+        steps.say(f"Your folders put {data['leakage']['groups']} groups into several splits: the test may be too easy.")
 
 
 def print_refusal(summary: dict[str, Any], steps: "Steps") -> None:

@@ -138,11 +138,6 @@ def test_broken_file_means_upright_and_ends(orientation, data):
     assert orientation(data) == 1
 
 
-def test_same_answer_whether_the_name_was_searched_or_walked_to(orientation):
-    with_block = jpeg((0xE1, b"Exif\0\0" + tiff(5)))
-    assert orientation(with_block) == orientation(with_block + bytes(exif.SEARCHED_BYTES)) == 5
-
-
 @pytest.mark.parametrize("kind", ["TIFF", "AVIF"])
 def test_converted_files_are_turned_when_they_are_converted(orientation, decode, kind):
     data = saved(kind, 6, **({"quality": 100} if kind == "AVIF" else {}))

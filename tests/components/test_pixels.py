@@ -25,12 +25,25 @@ def encoded(kind: str, shape=(37, 23), seed: int = 0) -> bytes:
     return data.getvalue()
 
 
-def on_its_side(jpeg: bytes) -> bytes:
-    """With EXIF orientation 6."""
-    data, tags = io.BytesIO(), Image.Exif()
-    tags[0x112] = 6
-    Image.open(io.BytesIO(jpeg)).save(data, "JPEG", exif=tags)
-    return data.getvalue()
+# What undoes the turn that each EXIF orientation asks for.
+UNDO = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def turned(data: bytes, orientation: int, kind: str) -> bytes:
+    """The same picture, stored so that it is upright only with this EXIF orientation."""
+    image, file, tags = Image.open(io.BytesIO(data)), io.BytesIO(), Image.Exif()
+    tags[0x112] = orientation
+    stored = image.transpose(UNDO[orientation]) if orientation in UNDO else image
+    stored.save(file, kind, exif=tags, quality=95, subsampling=0)
+    return file.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +54,7 @@ def files() -> list[bytes]:
         encoded("BMP", seed=2),
         encoded("GIF", seed=3),
         encoded("WEBP", seed=4),
-        on_its_side(encoded("JPEG", seed=5)),
+        turned(encoded("JPEG", seed=5), 6, "JPEG"),
     ]
 
 
@@ -123,6 +136,20 @@ def test_transform_training_and_export_see_the_same_pixels(files, storage, tmp_p
     paths = through_transform(files, tmp_path / "beam", storage=storage)
     np.testing.assert_array_equal(normalised(through_training(paths, storage, tmp_path)), eager)
     np.testing.assert_array_equal(through_exported_model(files, storage, tmp_path), eager)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_d6_all_eight_orientations_are_one_picture_in_transform_and_in_the_exported_model(kind, tmp_path):
+    upright = encoded("PNG", seed=6)
+    eight = [turned(upright, orientation, kind) for orientation in range(1, 9)]
+    assert len(set(eight)) == 8
+    paths = through_transform(eight, tmp_path / "beam", storage="png")
+    trained = normalised(through_training(paths, "png", tmp_path))
+    served = through_exported_model(eight, "png", tmp_path)
+    np.testing.assert_array_equal(served, trained)
+    # JPEG's blocks fall elsewhere when a picture lies on its side.
+    for image in trained[1:]:
+        np.testing.assert_allclose(image, trained[0], atol=0 if kind == "PNG" else 6)
 
 
 def test_label_ids_follow_the_sorted_names_not_their_frequency(files, tmp_path):
