@@ -52,6 +52,7 @@ def main() -> None:
     print("| epochs | frozen phase / one forward pass (median, range) |\n| --- | --- |")
     for epochs in (1, 10, 40):
         options = {"learning_rate": 1e-3, "patience": epochs, "batch_size": 32, "seed": 1, "epochs": epochs}
+        options |= {"label_smoothing": 0.0, "class_weights": "none"}
 
         def phase_seconds(splits: tuple[Split, Split], options: dict = options) -> float:
             head = network.head(features.output_shape[-1], 10, [], 0.2)

@@ -1,4 +1,4 @@
-"""Names of the features that travel between the steps, and the splits that they travel in."""
+"""Names of what travels between the steps: features, splits, files."""
 
 SPLITS = ("train", "eval", "test")
 
@@ -22,3 +22,7 @@ KEY = "key"
 CHANNEL_ORDER = "normalise/channel_order"
 SCALE = "normalise/scale"
 OFFSET = "normalise/offset"
+
+# What the Trainer leaves besides the model.
+TRAINING_FILE = "training.json"
+TENSORBOARD_FOLDER = "tensorboard"

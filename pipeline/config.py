@@ -108,6 +108,7 @@ class FineTuneConfig(Section):
     epochs: Annotated[int, Field(ge=0)] = 5  # 0 leaves the phase out
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4  # peak, after the warm-up
     patience: Annotated[int, Field(gt=0)] = 5  # epochs without a better one before the phase ends
+    clip_norm: Annotated[float, Field(gt=0)] | None = None  # longest gradient of all weights together; null: any
     # all; a layer's name or the beginning of one; the index of the first layer; the share of the layers from the top
     unfreeze: str | Annotated[int, Field(strict=True)] | Annotated[float, Field(gt=0, le=1)] = 0.35
 
@@ -115,6 +116,8 @@ class FineTuneConfig(Section):
 class TrainingConfig(Section):
     batch_size: Annotated[int, Field(gt=0)] = 32
     seed: int = 1
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of each label that is spread over all classes
+    class_weights: Literal["none", "balanced"] = "none"  # balanced: every class counts the same, however small
     frozen: FrozenConfig = FrozenConfig()
     fine_tune: FineTuneConfig = FineTuneConfig()
 

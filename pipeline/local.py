@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import time
 import traceback
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from components import data_report, progress
 from components.errors import GraftError, UsageError
+from components.features import TENSORBOARD_FOLDER, TRAINING_FILE
 from components.files import write_whole
 from components.image_files import Digest, content_digest
 from components.inspection import IO_ERROR
@@ -202,6 +204,8 @@ class _Run:
                 self.artifacts[node_id] = outputs
                 if node_id == "ImageExampleGen":
                     self._keep_data_report(Path(outputs["catalog"].uri))
+                if node_id == "Trainer":
+                    self._keep_curves(Path(outputs["model_run"].uri))
                 result["note"] = "from the cache" if cached else summaries.note(node_id, outputs)
 
     def _keep_data_report(self, catalog: Path) -> None:
@@ -212,6 +216,11 @@ class _Run:
         # They could be read a moment before: without this, the cache would keep them out for good.
         if failed - self.digest.unreadable:
             write_whole(self.output.cache / READ_AGAIN_FILE, self.folder.name)
+
+    def _keep_curves(self, model_run: Path) -> None:
+        """Puts both phases' history beside the log: JSON, and what TensorBoard reads."""
+        shutil.copyfile(model_run / TRAINING_FILE, self.folder / TRAINING_FILE)
+        shutil.copytree(model_run / TENSORBOARD_FOLDER, self.folder / TENSORBOARD_FOLDER)
 
     def _after(self, summary: dict[str, Any]) -> None:
         """What later runs are compared with: the schema, once, and the statistics of what was published."""

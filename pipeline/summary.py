@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from components import data_report
 from components.errors import GraftError
+from components.features import TRAINING_FILE
 
 if TYPE_CHECKING:
     from pipeline.console import Steps
@@ -26,7 +27,7 @@ def timestamp(seconds: float) -> str:
 def collect(run: "_Run", error: BaseException | None) -> dict[str, Any]:
     """The summary of a run that ended, with what there is of it."""
     data = _read(run, "ImageExampleGen", "catalog", data_report.CATALOG_FILE)
-    training = _read(run, "Trainer", "model_run", "training.json")
+    training = _read(run, "Trainer", "model_run", TRAINING_FILE)
     decision = _read(run, "GatedEvaluator", "evaluation", "decision.json")
     pushed = run.artifacts.get("AtomicPusher", {}).get("pushed_model")
     path = pushed.custom_properties["pushed_destination"].string_value if pushed else ""
@@ -91,7 +92,7 @@ def note(node_id: str, outputs: dict[str, Any]) -> str:
         bad = sum(data["quarantined"].values())
         return f"{data['images']} images in {len(data['classes'])} classes" + (f", {bad} quarantined" if bad else "")
     if node_id == "Trainer":
-        result = json.loads(Path(outputs["model_run"].uri, "training.json").read_text())
+        result = json.loads(Path(outputs["model_run"].uri, TRAINING_FILE).read_text())
         parts = [f"eval accuracy {result['frozen']['eval_accuracy']:.3f} frozen"]
         if tuned := result["fine_tune"]:
             parts.append(f"{tuned['eval_accuracy']:.3f} fine-tuned" + ("" if tuned["kept"] else " (undone)"))

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from components import progress
 from components.examples_schema import read_class_names
+from components.features import TENSORBOARD_FOLDER, TRAINING_FILE
 from trainer import backbones, dataset, export, training
 from trainer import model as network
 
-RESULT_FILE = "training.json"
 SCRATCH_PREFIX = "graft-training-"
 
 
@@ -37,7 +38,25 @@ def run_fn(args: FnArgs) -> None:
         shutil.rmtree(scratch)
     folder = Path(args.model_run_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RESULT_FILE).write_text(json.dumps(result, indent=1))
+    (folder / TRAINING_FILE).write_text(json.dumps(result, indent=1))
+    write_tensorboard(folder, result)
+
+
+def write_tensorboard(folder: Path, result: dict[str, Any]) -> None:
+    """The curves of both phases as TensorBoard logs, a run a phase; epochs are counted on from phase to phase."""
+    # What `tf.summary.scalar` writes; that one asks for the tensorboard package, which only the reader needs.
+    plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
+    metadata = tf.compat.v1.SummaryMetadata(plugin_data=plugin)
+    begins = 0
+    for phase in ("frozen", "fine_tune"):
+        if result[phase] is None:
+            continue
+        history = result[phase]["history"]
+        with tf.summary.create_file_writer(str(folder / TENSORBOARD_FOLDER / phase)).as_default():
+            for name, values in history.items():
+                for epoch, value in enumerate(values, begins + 1):
+                    tf.summary.write(name, value, step=epoch, metadata=metadata)
+        begins += len(history["loss"])
 
 
 def train(args: FnArgs, settings: dict[str, Any], class_names: list[str], scratch: Path) -> dict[str, Any]:
@@ -63,7 +82,8 @@ def train(args: FnArgs, settings: dict[str, Any], class_names: list[str], scratc
     pooling, head_settings = model_settings["head"]["pooling"], model_settings["head"]
     pooled = network.pooled(top, pooling)
     head = network.head(pooled.output_shape[-1], len(class_names), head_settings["hidden"], head_settings["dropout"])
-    shared = {"batch_size": training_settings["batch_size"], "seed": training_settings["seed"]}
+    names = ("batch_size", "seed", "label_smoothing", "class_weights")
+    shared = {name: training_settings[name] for name in names}
     frozen = training.train_frozen(pooled, head, *splits, frozen_settings | shared)
     frozen.seconds += trunk_seconds
     result: dict[str, Any] = {"frozen": asdict(frozen), "fine_tune": None}

@@ -15,8 +15,6 @@ from components import progress
 from components.errors import GraftError
 from trainer.dataset import Split
 
-LOSS = "sparse_categorical_crossentropy"
-
 
 @dataclass
 class Phase:
@@ -55,11 +53,13 @@ class KeepBest(keras.callbacks.Callback):
       name: of the phase, for messages.
       patience: epochs.
       eval_data: (inputs, labels) batches of the eval split.
+      weights: float32 [classes], what an example of each class counts in the eval loss, as it does in training.
       start: eval loss that an epoch must be below to be kept.
     """
 
-    def __init__(self, name: str, patience: int, eval_data: Iterable, start: float = math.inf):
+    def __init__(self, name: str, patience: int, eval_data: Iterable, weights: np.ndarray, start: float = math.inf):
         super().__init__()
+        self.class_weights = weights
         self.name, self.patience, self.eval_data, self.start = name, patience, eval_data, start
         self.epoch = 0
         self.weights: list[np.ndarray] | None = None
@@ -98,7 +98,7 @@ class KeepBest(keras.callbacks.Callback):
         for inputs, labels in self.eval_data:
             probabilities, labels = self._forward(inputs).numpy(), np.asarray(labels)
             true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-            losses.append(-np.log(np.maximum(true, 1e-7)))
+            losses.append(-np.log(np.maximum(true, 1e-7)) * self.class_weights[labels])
             hits.append(probabilities.argmax(1) == labels)
         return np.concatenate(losses), float(np.concatenate(hits).mean())
 
@@ -108,6 +108,42 @@ def significantly_higher(losses: np.ndarray, lowest: np.ndarray) -> bool:
     differences = losses - lowest
     error = differences.std(ddof=1) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
     return bool(differences.mean() > error)
+
+
+def loss_of(label_smoothing: float) -> keras.losses.Loss:
+    """Cross-entropy of integer labels; smoothing spreads that share of each label evenly over all classes (Szegedy et
+    al. 2016, https://arxiv.org/abs/1512.00567)."""
+    if not label_smoothing:
+        return keras.losses.SparseCategoricalCrossentropy()
+    return SmoothedCrossentropy(label_smoothing)
+
+
+class SmoothedCrossentropy(keras.losses.Loss):
+    """`keras.losses.CategoricalCrossentropy` with smoothing, for integer labels."""
+
+    def __init__(self, label_smoothing: float):
+        super().__init__(name="smoothed_crossentropy")
+        self._label_smoothing = label_smoothing
+
+    def call(self, y_true, y_pred):
+        classes = y_pred.shape[-1]
+        one_hot = keras.ops.one_hot(keras.ops.cast(keras.ops.reshape(y_true, [-1]), "int32"), classes)
+        return keras.losses.categorical_crossentropy(one_hot, y_pred, label_smoothing=self._label_smoothing)
+
+
+def class_weights(labels: np.ndarray, classes: int, kind: str) -> np.ndarray:
+    """What an example of each class counts in the loss, float32 [classes].
+
+    Args:
+      labels: int64 [examples], the training split's.
+      classes: how many there are.
+      kind: `none`: 1 each; `balanced`: inversely proportional to the class's number of examples, 1 in the mean over the
+        examples.
+    """
+    if kind == "none":
+        return np.ones(classes, np.float32)
+    counts = np.bincount(labels, minlength=classes)
+    return (len(labels) / (classes * np.maximum(counts, 1))).astype(np.float32)
 
 
 def forward(model: keras.Model, splits: Sequence[Split], batch_size: int = 32) -> Iterator[Iterator[np.ndarray]]:
@@ -148,15 +184,16 @@ def train_frozen(features: keras.Model, head: keras.Model, train: Split, evaluat
       head: trained in place, left with its best epoch's weights.
       train: training split.
       evaluation: eval split, which picks the epoch.
-      settings: `epochs`, `learning_rate`, `patience`, `batch_size`, `seed`.
+      settings: `epochs`, `learning_rate`, `patience`, `batch_size`, `seed`, `label_smoothing`, `class_weights`.
     """
     began = time.monotonic()
     splits = (train, evaluation)
     progress.start(sum(map(len, splits)), "computing features")
     data = [np.concatenate(list(batches)) for batches in forward(features, splits)]
     progress.start(None)
-    head.compile(keras.optimizers.Adam(settings["learning_rate"]), LOSS)
-    keep = KeepBest("frozen", settings["patience"], [(data[1], evaluation.labels)])
+    head.compile(keras.optimizers.Adam(settings["learning_rate"]), loss_of(settings["label_smoothing"]))
+    weights = class_weights(train.labels, head.output_shape[-1], settings["class_weights"])
+    keep = KeepBest("frozen", settings["patience"], [(data[1], evaluation.labels)], weights)
     return _fit_head(head, data[0], train.labels, keep, settings, began)
 
 
@@ -170,6 +207,8 @@ def _fit_head(
     """
     count, batch_size = len(labels), settings["batch_size"]
 
+    weights = tf.constant(keep.class_weights)
+
     @tf.function
     def epoch(inputs: tf.Tensor, labels: tf.Tensor, order: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean loss and accuracy over the examples in this order."""
@@ -179,7 +218,7 @@ def _fit_head(
             x, y = tf.gather(inputs, rows), tf.gather(labels, rows)
             with tf.GradientTape() as tape:
                 probabilities = head(x, training=True)
-                loss = head.compute_loss(x, y, probabilities)
+                loss = head.compute_loss(x, y, probabilities, tf.gather(weights, y))
             gradients = tape.gradient(loss, head.trainable_weights)
             head.optimizer.apply(gradients, head.trainable_weights)
             total += loss * tf.cast(tf.shape(y)[0], tf.float32)
@@ -220,7 +259,8 @@ def fine_tune(
       classifier: the backbone, or what of it comes after the trunk, and the head; trained in place.
       train: training split.
       evaluation: eval split, which picks the epoch.
-      settings: as `train_frozen`.
+      settings: as `train_frozen`, and `clip_norm`: the longest that the gradient of all weights together may be, None
+        for any length (Pascanu et al. 2013, https://arxiv.org/abs/1211.5063).
       before: the frozen phase, which fine-tuning must beat.
 
     Returns:
@@ -233,11 +273,20 @@ def fine_tune(
         0.0, max(1, steps - warm_up), warmup_target=settings["learning_rate"], warmup_steps=warm_up
     )
     # XLA would spend longer compiling on a CPU than it saves in a fine-tuning of this length.
-    classifier.compile(keras.optimizers.Adam(rate), LOSS, metrics=["accuracy"], jit_compile=False)
-    keep = KeepBest("fine-tune", settings["patience"], evaluation.training_data(64, None), start=before.eval_loss)
+    optimizer = keras.optimizers.Adam(rate, global_clipnorm=settings["clip_norm"])
+    classifier.compile(optimizer, loss_of(settings["label_smoothing"]), metrics=["accuracy"], jit_compile=False)
+    weights = class_weights(train.labels, classifier.output_shape[-1], settings["class_weights"])
+    eval_data = evaluation.training_data(64, None)
+    keep = KeepBest("fine-tune", settings["patience"], eval_data, weights, start=before.eval_loss)
     training_data = train.training_data(settings["batch_size"], settings["seed"])
     fit_began = time.monotonic()
-    history = classifier.fit(training_data, epochs=settings["epochs"], verbose=0, callbacks=[keep]).history
+    history = classifier.fit(
+        training_data,
+        epochs=settings["epochs"],
+        verbose=0,
+        callbacks=[keep],
+        class_weight=dict(enumerate(weights.tolist())) if settings["class_weights"] == "balanced" else None,
+    ).history
     return _phase(history, keep, len(train), began, fit_began), keep.epoch > 0
 
 

@@ -81,6 +81,16 @@ def test_library_noise_goes_to_the_log(graft, published):
     assert (graft.output / "runs" / "latest" / "log.txt").stat().st_size > 1000
 
 
+def test_curves_of_both_phases_are_in_the_run_as_json_and_for_tensorboard(graft, published):
+    folder = graft.output / "runs" / "latest"
+    history = json.loads((folder / "training.json").read_text())
+    for phase in ("frozen", "fine_tune"):
+        curves = history[phase]["history"]
+        assert set(curves) >= {"loss", "accuracy", "val_loss", "val_accuracy"}
+        assert all(len(values) == history[phase]["epochs"] for values in curves.values())
+        assert list((folder / "tensorboard" / phase).glob("events.out.tfevents.*"))
+
+
 def test_image_bytes_are_stored_compactly_and_never_in_the_metadata(graft, published):
     sizes = {
         name: sum(

@@ -29,7 +29,8 @@ def parts():
 
 
 def settings(**changes) -> dict:
-    return {"epochs": 2, "learning_rate": 1e-3, "patience": 5, "batch_size": 8, "seed": 1} | changes
+    usual = {"epochs": 2, "learning_rate": 1e-3, "patience": 5, "batch_size": 8, "seed": 1}
+    return usual | {"label_smoothing": 0.0, "class_weights": "none", "clip_norm": None} | changes
 
 
 def statistics(backbone):
@@ -200,7 +201,57 @@ def test_eval_figures_are_those_that_keras_computes(parts):
     evaluation = split_of(17, 1)
     phase = training.train_frozen(features, head, split_of(32, 0), evaluation, settings(epochs=1))
     classifier = network.joined(features, head)
-    classifier.compile(loss=training.LOSS, metrics=["accuracy"], jit_compile=False)
+    classifier.compile(loss=training.loss_of(0.0), metrics=["accuracy"], jit_compile=False)
     loss, accuracy = classifier.evaluate(evaluation.training_data(5, None), verbose=0)
     assert phase.eval_loss == pytest.approx(loss, abs=1e-5)
     assert phase.eval_accuracy == pytest.approx(accuracy, abs=1e-6)
+
+
+def test_label_smoothing_is_that_of_keras():
+    random = np.random.default_rng(0)
+    probabilities = random.dirichlet(np.ones(4), 10).astype(np.float32)
+    labels = random.integers(0, 4, 10)
+    expected = keras.losses.CategoricalCrossentropy(label_smoothing=0.2)(
+        np.eye(4, dtype=np.float32)[labels], probabilities
+    )
+    assert float(training.loss_of(0.2)(labels, probabilities)) == pytest.approx(float(expected), rel=1e-5)
+    plain = -np.log(probabilities[np.arange(10), labels]).mean()
+    assert float(training.loss_of(0.0)(labels, probabilities)) == pytest.approx(plain, rel=1e-5)
+
+
+def test_balanced_classes_weigh_the_same_in_all():
+    labels = np.array([0] * 90 + [1] * 9 + [2])
+    weights = training.class_weights(labels, 3, "balanced")
+    totals = [weights[label] * (labels == label).sum() for label in range(3)]
+    np.testing.assert_allclose(totals, 100 / 3, rtol=1e-5)
+    np.testing.assert_array_equal(training.class_weights(labels, 3, "none"), np.ones(3))
+
+
+def test_balanced_weights_raise_the_probability_of_a_rare_class_in_both_phases():
+    """Images that say nothing: all that can be learnt is how often each class comes."""
+
+    def share_of_the_rare_class(kind: str) -> float:
+        keras.utils.set_random_seed(1)
+        backbone = backbones.build("graft_tiny", 1.0, "none", 32)
+        backbone.trainable = False
+        features = network.pooled(backbone, "average")
+        head = network.head(features.output_shape[-1], 2, [], 0.0)
+        labels = np.array([0] * 36 + [1] * 4)
+        grey = Split(np.full((40, 32, 32, 3), 128, np.uint8), labels, np.arange(40), CONSTANTS)
+        how = settings(class_weights=kind, epochs=60, learning_rate=0.05, batch_size=40)
+        training.train_frozen(features, head, grey, grey, how | {"patience": 20})
+        network.unfreeze(backbone, "all")
+        classifier = network.joined(features, head)
+        training.fine_tune(classifier, grey, grey, how | {"learning_rate": 1e-4, "epochs": 1}, training.Phase())
+        return float(classifier(grey.normalised(grey.images[:1]))[0, 1])
+
+    assert share_of_the_rare_class("none") == pytest.approx(0.1, abs=0.05)
+    assert share_of_the_rare_class("balanced") == pytest.approx(0.5, abs=0.1)
+
+
+def test_clip_norm_reaches_the_optimizer(parts):
+    backbone, features, head = parts
+    network.unfreeze(backbone, "all")
+    classifier = network.joined(features, head)
+    training.fine_tune(classifier, split_of(32, 0), split_of(16, 1), settings(clip_norm=0.5), training.Phase())
+    assert classifier.optimizer.global_clipnorm == 0.5
