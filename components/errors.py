@@ -33,3 +33,8 @@ class OutputBusy(GraftError):
     """Another run holds the output folder."""
 
     exit_code = 5
+
+
+def printable(text: str) -> str:
+    """A file's name as one line: a line break or an escape sequence in it must not pass for output of this program."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

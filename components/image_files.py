@@ -6,12 +6,11 @@ Nothing heavy is imported for local folders: the command lists and digests the i
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from components import storage
+from components import parallel, storage
 from components.errors import DataRefused, UsageError
 from components.files import write_whole
 
@@ -231,7 +230,7 @@ def content_digest(
 
     files = list(files)
     values = []
-    with ThreadPoolExecutor(8) as pool:
+    with parallel.pool(8) as pool:
         for file in files:
             value = remembered(file)
             values.append(pool.submit(hashed, file) if value is None else value)

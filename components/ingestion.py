@@ -8,7 +8,6 @@ kept files again and writes them. Image bytes never cross a shuffle, so the in-m
 import hashlib
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from tfx.dsl.components.base import base_beam_component, base_beam_executor, exe
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
-from components import data_report, features, progress, storage
+from components import data_report, features, parallel, progress, storage
 from components.examples_schema import write_schema
 from components.files import write_whole
 from components.image_files import ImageFile
@@ -47,20 +46,14 @@ class InspectFiles(beam.DoFn):
     Records travel as JSON: Beam's coder for dictionaries takes no file names that are not UTF-8.
     """
 
-    def __init__(self, max_pixels: int, max_bytes: int):
-        self._max_pixels, self._max_bytes = max_pixels, max_bytes
-
-    def setup(self) -> None:
-        # Reading, hashing and decoding let other threads run.
-        self._pool = ThreadPoolExecutor(os.cpu_count())
+    def __init__(self, max_pixels: int, max_bytes: int, threads: int):
+        self._max_pixels, self._max_bytes, self._threads = max_pixels, max_bytes, threads
 
     def process(self, files: list[ImageFile]):
-        for record in self._pool.map(lambda file: inspect_file(file, self._max_pixels, self._max_bytes), files):
-            yield json.dumps(record)
-            progress.advance()
-
-    def teardown(self) -> None:
-        self._pool.shutdown()
+        with parallel.pool(self._threads) as pool:
+            for record in pool.map(lambda file: inspect_file(file, self._max_pixels, self._max_bytes), files):
+                yield json.dumps(record)
+                progress.advance()
 
 
 class MakeExample(beam.DoFn):
@@ -70,6 +63,9 @@ class MakeExample(beam.DoFn):
     """
 
     LOST = "lost"
+
+    def __init__(self, max_pixels: int):
+        self._max_pixels = max_pixels
 
     def process(self, line: str):
         record = json.loads(line)
@@ -93,8 +89,13 @@ class MakeExample(beam.DoFn):
         for_statistics = {
             name: value for name, value in metadata.items() if name not in (features.FILENAME, features.SHA256)
         } | {features.BYTES: record["bytes"], features.BRIGHTNESS: record["brightness"]}
-        encoded = readable(data, record["converted"])
         progress.advance()
+        try:
+            encoded = readable(data, record["converted"], self._max_pixels)
+        # Pillow's plugins raise what they like; one picture must not end the run, nor go without a line.
+        except Exception as error:
+            yield self._lost(record, f"{record['format']} cannot be converted: {type(error).__name__}")
+            return
         yield beam.pvalue.TaggedOutput(
             record["split"], (_example(metadata | {features.ENCODED: encoded}), _example(for_statistics))
         )
@@ -128,7 +129,9 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         splits_file = Path(exec_properties["splits_file"])
         rules = SplitRules(**settings["rules"])
         catalog = build_catalog(records, listing.classes, rules, read_remembered(splits_file))
-        lost = self._write(catalog, outputs["examples"].uri, outputs["metadata"].uri, self._get_tmp_dir())
+        lost = self._write(
+            catalog, settings["max_pixels"], outputs["examples"].uri, outputs["metadata"].uri, self._get_tmp_dir()
+        )
         catalog = without_lost(catalog, lost, records, listing.classes, rules)
         for key in ("examples", "metadata"):
             outputs[key].split_names = artifact_utils.encode_split_names(list(features.SPLITS))
@@ -136,6 +139,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         outputs["examples"].set_int_custom_property(IMAGE_COUNT, len(catalog.kept))
         data_report.write(Path(outputs["catalog"].uri), catalog, listing.skipped)
         write_remembered(splits_file, catalog.remembered)
+
+    def _threads(self) -> int:
+        """For each worker: as many as there are cores, unless there is a worker process for every core."""
+        processes = any("multi_processing" in argument for argument in self._beam_pipeline_args or [])
+        return 1 if processes else parallel.cores()
 
     def _inspect(self, files: list[ImageFile], settings: dict, scratch: str) -> list[dict]:
         progress.start(len(files), "checking images")
@@ -145,18 +153,18 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             _ = (
                 pipeline
                 | "Files" >> beam.Create(batches, reshuffle=True)
-                | "Inspect" >> beam.ParDo(InspectFiles(settings["max_pixels"], settings["max_bytes"]))
+                | "Inspect" >> beam.ParDo(InspectFiles(settings["max_pixels"], settings["max_bytes"], self._threads()))
                 | "WriteRecords" >> beam.io.WriteToText(prefix)
             )
         return _read_json_lines(scratch, "records")
 
-    def _write(self, catalog: Catalog, examples: str, metadata: str, scratch: str) -> list[dict]:
+    def _write(self, catalog: Catalog, max_pixels: int, examples: str, metadata: str, scratch: str) -> list[dict]:
         progress.start(len(catalog.kept), "writing examples")
         with self._make_beam_pipeline() as pipeline:
             made = (
                 pipeline
                 | "Kept" >> beam.Create([json.dumps(record) for record in catalog.kept], reshuffle=True)
-                | "Read" >> beam.ParDo(MakeExample()).with_outputs(*features.SPLITS, MakeExample.LOST)
+                | "Read" >> beam.ParDo(MakeExample(max_pixels)).with_outputs(*features.SPLITS, MakeExample.LOST)
             )
             for split in features.SPLITS:
                 # Images are compressed already: gzip would cost as much time as checking them did.

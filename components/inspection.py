@@ -14,6 +14,7 @@ from components.image_files import ImageFile
 # What Pillow may open for conversion. Its other plugins are old, rare and a larger surface for hostile files.
 PILLOW_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "MPO")
 IO_ERROR = "I/O error"
+MAX_PIXELS = 100_000_000  # the default of data.max_pixels
 EXTENSIONS = {
     "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     "png": (".png",),
@@ -112,9 +113,9 @@ def inspect(data: bytes, name: str, max_pixels: int) -> Inspected:
     return _through_pillow(found, data, name, max_pixels)
 
 
-def readable(data: bytes, converted: bool) -> bytes:
+def readable(data: bytes, converted: bool, max_pixels: int = MAX_PIXELS) -> bytes:
     """The bytes to store: as they are, or as PNG where TensorFlow cannot read them."""
-    return to_png(data) if converted else data
+    return to_png(data, max_pixels) if converted else data
 
 
 def _mismatched(kind: str, name: str) -> bool:
@@ -147,16 +148,20 @@ def _through_pillow(found: Inspected, data: bytes, name: str, max_pixels: int) -
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
+        with _opened(data, max_pixels) as image:
             kind, (width, height) = image.format.lower(), image.size
             found = replace(found, format=kind, width=width, height=height, mismatched=_mismatched(kind, name))
             if width * height > max_pixels:
                 return replace(found, reason=f"too large: {width}x{height} pixels")
             if image.mode == "F" or (image.mode == "I" and kind != "ppm"):
                 return replace(found, reason=f"{kind} of float or 32-bit pixels: which of them is white is not known")
-            pixels = np.asarray(_storable(image))
+            channels = len(image.getbands())
+            upright = _upright(image)
+            # All that will be done to store it: what fails here would fail later, far from a quarantine.
+            _saved(upright)
+            pixels = np.asarray(upright)
             brightness = float(pixels.mean()) / (256 if pixels.dtype == np.uint16 else 1)
-            return replace(found, channels=len(image.getbands()), brightness=brightness, converted=True)
+            return replace(found, channels=channels, brightness=brightness, converted=True)
     # Pillow's plugins raise whatever the broken bytes lead them into; each means that the image cannot be read.
     except Exception as error:
         kind = found.format or "image"
@@ -166,20 +171,40 @@ def _through_pillow(found: Inspected, data: bytes, name: str, max_pixels: int) -
         return replace(found, reason=reason)
 
 
-def to_png(data: bytes) -> bytes:
+def to_png(data: bytes, max_pixels: int = MAX_PIXELS) -> bytes:
     """The image as PNG, for what only Pillow reads; raises whatever Pillow does where it cannot."""
-    from PIL import Image, ImageOps
-
-    with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
-        png = io.BytesIO()
-        # Upright, because the PNG does not carry the orientation on.
-        _storable(ImageOps.exif_transpose(image)).save(png, "PNG", compress_level=1)
-        return png.getvalue()
+    with _opened(data, max_pixels) as image:
+        return _saved(_upright(image))
 
 
-def _storable(image):
-    """RGB, or 16-bit grey as it is: TensorFlow reads that as any 16-bit PNG, whereas Pillow would clip it to white."""
-    return image.convert("I").convert("I;16") if image.mode.startswith("I") else image.convert("RGB")
+def _opened(data: bytes, max_pixels: int):
+    """A Pillow image, not decoded yet; an error where its header claims more pixels than are allowed."""
+    from PIL import Image
+
+    # Pillow refuses twice this, also inside containers such as ICO that it unpacks while it opens them. The limit is
+    # the process's; every caller in it has the same.
+    Image.MAX_IMAGE_PIXELS = max(1, max_pixels // 2)
+    return Image.open(io.BytesIO(data), formats=PILLOW_FORMATS)
+
+
+def _upright(image):
+    """RGB, or 16-bit grey as it is: TensorFlow reads that as any 16-bit PNG, whereas Pillow would clip it to white.
+
+    Turned as its EXIF orientation says, because the PNG does not carry that on.
+    """
+    from PIL import ImageOps
+
+    turned = ImageOps.exif_transpose(image)
+    storable = turned.convert("I").convert("I;16") if turned.mode.startswith("I") else turned.convert("RGB")
+    # Alpha is dropped; what is left of it in a greyscale or palette file is none that an RGB file could have.
+    storable.info.pop("transparency", None)
+    return storable
+
+
+def _saved(image) -> bytes:
+    png = io.BytesIO()
+    image.save(png, "PNG", compress_level=1)
+    return png.getvalue()
 
 
 # ---- headers --------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ import click
 from rich.console import Console
 from rich.progress import track
 
-from components import data_report
-from components.errors import DataRefused
+from components import data_report, parallel
+from components.errors import DataRefused, printable
 from components.image_files import ImageFile
 from components.inspection import inspect_file
 from components.sources import list_images, resolve, spans_text
@@ -69,7 +68,7 @@ def _inspected(files: list[ImageFile], config: Config) -> Iterable[dict[str, Any
         return inspect_file(file, config.data.max_pixels, config.data.max_bytes)
 
     # Decoders write to the error stream, past Python. Reading and decoding let other threads run.
-    with noise_to(Path(os.devnull)) as person, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with noise_to(Path(os.devnull)) as person, parallel.pool(parallel.cores()) as pool:
         console = Console(file=person)
         records = pool.map(one, files)
         bar = track(records, "Checking images", len(files), console=console, transient=True)
@@ -95,6 +94,6 @@ def _print_lines(lines: list[dict[str, str]]) -> None:
         rows = [line for line in lines if line["outcome"] == outcome]
         click.echo(f"{outcome}: {len(rows)}")
         for row in rows[:MOST_LINES]:
-            click.echo(f"  {row['path']}: {row['reason']}")
+            click.echo(f"  {printable(row['path'])}: {printable(row['reason'])}")
         if len(rows) > MOST_LINES:
             click.echo(f"  and {len(rows) - MOST_LINES} more")

@@ -212,10 +212,13 @@ class _Run:
         """Puts the list of what was kept out beside the log, and sees to it that files are tried again (D14)."""
         rows = data_report.read_lines(catalog / data_report.QUARANTINE_FILE)
         data_report.write_lines(self.folder / data_report.QUARANTINE_FILE, rows)
-        failed = {row["path"] for row in rows if row["reason"].startswith(IO_ERROR)}
-        # They could be read a moment before: without this, the cache would keep them out for good.
-        if failed - self.digest.unreadable:
-            write_whole(self.output.cache / READ_AGAIN_FILE, self.folder.name)
+        failed = [
+            row for row in rows if row["reason"].startswith(IO_ERROR) and row["path"] not in self.digest.unreadable
+        ]
+        # They could be read a moment before: without this, the cache would keep them out for good. The same files
+        # failing again change nothing more, so that they are tried once and not in every run.
+        if failed:
+            write_whole(self.output.cache / READ_AGAIN_FILE, hashlib.sha256(json.dumps(failed).encode()).hexdigest())
 
     def _keep_curves(self, model_run: Path) -> None:
         """Puts both phases' history beside the log: JSON, and what TensorBoard reads."""

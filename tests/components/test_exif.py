@@ -95,6 +95,13 @@ def test_block_behind_other_segments_is_found(orientation):
     assert orientation(jpeg(xmp, *colour_profile, (0xE1, b"Exif\0\0" + tiff(8)))) == 8
 
 
+def test_block_behind_stray_bytes_or_tables_is_found(orientation):
+    data = jpeg((0xE1, b"Exif\0\0" + tiff(6)))
+    assert orientation(data[:20] + b"\x01\x02" + data[20:]) == 6
+    tables = b"\xff\xdb" + struct.pack(">H", 67) + bytes(65)
+    assert orientation(data[:2] + tables + data[2:]) == 6
+
+
 def test_block_inside_another_segment_is_not_taken_for_the_files_own(orientation):
     thumbnail = jpeg((0xE1, b"Exif\0\0" + tiff(3)))
     assert orientation(jpeg((0xED, b"Photoshop 3.0\0" + thumbnail))) == 1

@@ -42,7 +42,7 @@ def test_image_is_checked_and_written_from_where_it_lies(pets):
     file, _ = pets
     record = inspected(file)
     assert (record["reason"], record["path"], record["group"]) == (None, "cat/1.png", None)
-    (made,) = MakeExample().process(json.dumps(record | {"split": "train"}))
+    (made,) = MakeExample(100).process(json.dumps(record | {"split": "train"}))
     assert made.tag == "train"
     assert png() in made.value[0]
     assert features.ENCODED.encode() in made.value[0]
@@ -60,7 +60,7 @@ def test_d14_image_lost_after_it_was_checked_is_told_apart(pets):
     file, lose = pets
     record = inspected(file) | {"split": "train"}
     lose()
-    (made,) = MakeExample().process(json.dumps(record))
+    (made,) = MakeExample(100).process(json.dumps(record))
     assert made.tag == MakeExample.LOST
     assert json.loads(made.value)["reason"].startswith("I/O error: ")
 
@@ -83,3 +83,14 @@ def test_remembered_splits_of_images_and_groups_and_classes_survive_the_file(tmp
 def test_rows_of_earlier_versions_are_read(tmp_path):
     (tmp_path / "splits.jsonl").write_text('{"sha256": "aa", "split": "test"}\n')
     assert read_remembered(tmp_path / "splits.jsonl") == {"aa": "test"}
+
+
+def test_p9_picture_that_cannot_be_converted_is_kept_out_by_name_and_the_run_goes_on(pets):
+    file, _ = pets
+    record = inspected(file) | {"split": "train", "converted": True, "format": "tiff"}
+    # More pixels than allowed, as if the file's limit had been another when it was checked.
+    (lost,) = MakeExample(4).process(json.dumps(record))
+    assert lost.tag == MakeExample.LOST
+    kept_out = json.loads(lost.value)
+    assert kept_out["path"] == "cat/1.png"
+    assert kept_out["reason"].startswith("tiff cannot be converted: ")

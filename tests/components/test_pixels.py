@@ -181,6 +181,13 @@ def test_crop_keeps_the_middle_and_pad_fills_with_black():
     assert (padded[-1] == 0).all()
 
 
+@pytest.mark.parametrize("mode", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (10, 5000), (5000, 10)])
+def test_pictures_thinner_than_a_pixel_of_the_result_are_resized(mode, shape):
+    white = tf.constant(np.full((*shape, 3), 255, np.uint8))
+    assert pixels.resize(white, 224, mode).numpy().max() == 255
+
+
 def test_downscaling_is_antialiased():
     """One-pixel stripes average to grey; without antialiasing they alias to black or white."""
     stripes = np.zeros((64, 64, 3), np.uint8)

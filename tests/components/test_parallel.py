@@ -1,0 +1,28 @@
+"""Thread pools that end when they are interrupted."""
+
+import time
+
+import pytest
+
+from components import parallel
+
+
+def test_interrupted_pool_does_not_wait_for_what_was_not_begun():
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), parallel.pool(2) as pool:
+        for _ in range(200):
+            pool.submit(time.sleep, 0.05)
+        raise KeyboardInterrupt
+    assert time.monotonic() - began < 1
+
+
+def test_finished_pool_has_done_everything():
+    done = []
+    with parallel.pool(2) as pool:
+        for number in range(50):
+            pool.submit(done.append, number)
+    assert len(done) == 50
+
+
+def test_cores_are_those_that_this_process_may_use():
+    assert parallel.cores() >= 1
