@@ -20,11 +20,11 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 
 from components import data_report, features, parallel, progress, storage
 from components.examples_schema import write_schema
-from components.files import write_whole
 from components.image_files import ImageFile
 from components.inspection import IO_ERROR, inspect_file, readable
+from components.remembered import read_remembered, write_remembered
 from components.sources import list_images
-from components.splits import CLASS_KEY, GROUP_KEY, Catalog, SplitRules, build_catalog, without_lost
+from components.splits import Catalog, SplitRules, build_catalog, without_lost
 
 IMAGE_COUNT = "images"
 # Files that are checked side by side.
@@ -124,11 +124,12 @@ class Executor(base_beam_executor.BaseBeamExecutor):
     def Do(self, input_dict, output_dict, exec_properties) -> None:
         outputs = {key: artifact_utils.get_single_instance(value) for key, value in output_dict.items()}
         settings = json.loads(exec_properties["settings"])
-        listing = list_images(json.loads(exec_properties["images"]), settings["follow_symlinks"], settings["group"])
-        records = self._inspect(listing.files, settings, self._get_tmp_dir())
-        splits_file = Path(exec_properties["splits_file"])
         rules = SplitRules(**settings["rules"])
-        catalog = build_catalog(records, listing.classes, rules, read_remembered(splits_file))
+        splits_file = Path(exec_properties["splits_file"])
+        remembered = read_remembered(splits_file, rules)
+        listing = list_images(json.loads(exec_properties["images"]), settings["follow_symlinks"], rules.group)
+        records = self._inspect(listing.files, settings, self._get_tmp_dir())
+        catalog = build_catalog(records, listing.classes, rules, remembered)
         lost = self._write(
             catalog, settings["max_pixels"], outputs["examples"].uri, outputs["metadata"].uri, self._get_tmp_dir()
         )
@@ -138,7 +139,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         write_schema(Path(outputs["schema"].uri), sorted({record["class_name"] for record in catalog.kept}))
         outputs["examples"].set_int_custom_property(IMAGE_COUNT, len(catalog.kept))
         data_report.write(Path(outputs["catalog"].uri), catalog, listing.skipped)
-        write_remembered(splits_file, catalog.remembered)
+        write_remembered(splits_file, catalog.remembered, rules)
 
     def _threads(self) -> int:
         """For each worker: as many as there are cores, unless there is a worker process for every core."""
@@ -190,43 +191,6 @@ def _read_json_lines(folder: str, prefix: str) -> list[dict]:
     return rows
 
 
-# ---- what is written ------------------------------------------------------------------------------------------------
-
-
-def read_remembered(path: Path) -> dict[str, str]:
-    """`Catalog.remembered` of `schema/splits.jsonl`; empty where there is none.
-
-    Its rows are `{"sha256", "split"}`, `{"group", "split"}` or `{"class", "salt"}`.
-    """
-    if not path.is_file():
-        return {}
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    remembered = {}
-    for row in rows:
-        if "class" in row:
-            remembered[CLASS_KEY + row["class"]] = row["salt"]
-        else:
-            remembered[GROUP_KEY + row["group"] if "group" in row else row["sha256"]] = row["split"]
-    return remembered
-
-
-def write_remembered(path: Path, remembered: dict[str, str]) -> None:
-    """Replaces `schema/splits.jsonl` atomically; no file is made for nothing."""
-    if not remembered or remembered == read_remembered(path):
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for key, value in sorted(remembered.items()):
-        if key.startswith(CLASS_KEY):
-            row = {"class": key.removeprefix(CLASS_KEY), "salt": value}
-        elif key.startswith(GROUP_KEY):
-            row = {"group": key.removeprefix(GROUP_KEY), "split": value}
-        else:
-            row = {"sha256": key, "split": value}
-        rows.append(json.dumps(row))
-    write_whole(path, "\n".join(rows) + "\n")
-
-
 def image_count(examples: types.Artifact) -> int | None:
     """Images in an Examples artifact of this component, for a step that shows how far it is."""
     return examples.get_int_custom_property(IMAGE_COUNT) or None
@@ -261,9 +225,9 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
     Args:
       images: folders that hold class folders, or split folders with class folders inside, and manifests: `places` of
         `components.sources.Sources`.
-      digest: what `content_digest` says of them, so that the cache notices every change; empty where the cache is off.
-      settings: `rules` (the fields of `SplitRules`), `max_pixels`, `max_bytes`, `follow_symlinks`, `group` (see
-        `list_images`).
+      digest: what `content_digest` says of them, and what tells states of `splits_file` apart, so that the cache
+        notices every change; empty where the cache is off.
+      settings: `rules` (the fields of `SplitRules`), `max_pixels`, `max_bytes`, `follow_symlinks`.
       splits_file: where the choices for small classes are remembered (`schema/splits.jsonl`).
       code: digest of the source.
     """

@@ -47,7 +47,7 @@ def read_manifest(place: str, follow_symlinks: bool = False) -> Listing:
 
     Raises:
       UsageError: the manifest cannot be read, or a line says something that is not allowed.
-      DataRefused: it lists nothing.
+      DataRefused: it lists nothing, or all of it is skipped.
     """
     try:
         text = storage.read_bytes(place).decode("utf-8-sig")
@@ -56,35 +56,43 @@ def read_manifest(place: str, follow_symlinks: bool = False) -> Listing:
     except UnicodeDecodeError as error:
         raise UsageError(f"The manifest {place} is not UTF-8 (byte {error.start}): save it as UTF-8.") from None
     lines = _csv(place, text) if place.lower().endswith(".csv") else _json_lines(place, text)
-    folder = place.rpartition("/")[0]
+    folder = place.rpartition("/")[0] or "/"
     listing = Listing()
     rows: dict[str, Row] = {}
     labels = set()
     for row in (_row(place, line, values) for line, values in lines):
         labels.add(row.label)
-        earlier = rows.setdefault(row.path, row)
+        location = _location(folder, row.path)
+        earlier = rows.setdefault(location, row)
         if earlier.says != row.says:
+            other = "another split or group" if earlier.label == row.label else f"label {earlier.label!r}"
             raise UsageError(
-                f"{place}, line {row.line}: {row.path!r} is on line {earlier.line} already, with another label, split "
-                "or group; keep one of the two."
+                f"{place}, line {row.line}: {row.path!r} with label {row.label!r} is on line {earlier.line} already, "
+                f"with {other}; keep one of the two."
             )
         if earlier is not row:
             listing.skipped.append((row.path, "listed twice"))
         elif not follow_symlinks and _leaves(folder, row.path):
             listing.skipped.append((row.path, "outside the manifest's folder"))
-            del rows[row.path]
+            del rows[location]
     if not labels:
         raise DataRefused(f"The manifest {place} lists no image: give it a line for each, with path and label.")
-    listing.files = sorted(_files(folder, list(rows.values()), listing.skipped))
+    listing.files = sorted(_files(rows, listing.skipped))
     listing.skipped.sort()
+    if not listing.files:
+        path, reason = listing.skipped[0]
+        raise DataRefused(
+            f"The manifest {place} lists nothing that is read: {path} is {reason}"
+            f"{f', and {len(listing.skipped) - 1} more are skipped, too' if len(listing.skipped) > 1 else ''}."
+        )
     listing.classes = sorted(labels)
     return listing
 
 
-def _files(folder: str, rows: list[Row], skipped: list[tuple[str, str]]) -> Iterator[ImageFile]:
-    locations = [_location(folder, row.path) for row in rows]
-    found = storage.stat(locations)
-    for row, location in zip(rows, locations, strict=True):
+def _files(rows: dict[str, Row], skipped: list[tuple[str, str]]) -> Iterator[ImageFile]:
+    """Of rows by location."""
+    found = storage.stat(list(rows))
+    for location, row in rows.items():
         # A missing file stays in: it is quarantined when it cannot be read.
         entry = found.get(location, storage.Entry(location, 0, 0, 0))
         if location in found and not storage.is_uri(location) and not os.path.isfile(location):
@@ -118,7 +126,9 @@ def _csv(place: str, text: str) -> Iterator[tuple[int, dict[str, str]]]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] | None = None
     try:
-        for fields in reader:
+        for cells in reader:
+            # People put spaces behind commas; a label with one would be another class.
+            fields = [cell.strip() for cell in cells]
             if not fields:
                 continue
             if header is None:
@@ -142,7 +152,7 @@ def _json_lines(place: str, text: str) -> Iterator[tuple[int, dict[str, str]]]:
             continue
         try:
             values = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{place}, line {number}: not JSON ({error}); give one object a line.") from None
         if not isinstance(values, dict):
             raise UsageError(f'{place}, line {number}: not an object such as {{"path": …, "label": …}}.')
@@ -171,10 +181,11 @@ def _check_columns(place: str, line: int, names: list[str]) -> None:
 
 
 def _row(place: str, line: int, values: dict[str, str]) -> Row:
-    for name in REQUIRED:
-        if not values[name].strip():
+    path, label, split, group = (values.get(name, "") for name in COLUMNS)
+    label, split, group = label.strip(), split.strip(), group.strip()
+    for name, value in (("path", path.strip()), ("label", label)):
+        if not value:
             raise UsageError(f"{place}, line {line}: {name} is empty; every image needs a path and a label.")
-    path, split, group = values["path"], values.get("split", ""), values.get("group", "")
     if split and split.lower() not in SPLIT_FOLDERS:
         raise UsageError(
             f"{place}, line {line}: unknown split {split!r}; allowed are {', '.join(SPLIT_FOLDERS)}, and nothing where "
@@ -185,6 +196,6 @@ def _row(place: str, line: int, values: dict[str, str]) -> Row:
             raise UsageError(
                 f"{place}, line {line}: {name} holds a character that cannot be written. Received: {value!r}."
             )
-    if not storage.is_uri(path) and not os.path.isabs(path):
+    if not storage.is_uri(path):
         path = posixpath.normpath(path)
-    return Row(line, path, values["label"], SPLIT_FOLDERS[split.lower()] if split else None, group or None)
+    return Row(line, path, label, SPLIT_FOLDERS[split.lower()] if split else None, group or None)

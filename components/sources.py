@@ -40,7 +40,7 @@ def resolve(images: Iterable[str | Path], spans: int = 1) -> Sources:
       spans: how many of the newest spans (the highest numbers) are read of each pattern.
 
     Raises:
-      UsageError: a pattern is malformed, or no span matches.
+      UsageError: a source is empty, a pattern is malformed, or no span matches.
     """
     places: list[str] = []
     read: list[tuple[str, list[int]]] = []
@@ -112,6 +112,8 @@ def spans_text(numbers: list[int]) -> str:
 
 def _absolute(source: str | Path) -> str:
     text = str(source).removeprefix("file://")
+    if not text:
+        raise UsageError("--images is empty; give it a folder of class folders, or a manifest.")
     return text.rstrip("/") if storage.is_uri(text) else str(Path(text).absolute())
 
 

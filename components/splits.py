@@ -4,6 +4,7 @@ Pure functions over small records (no image bytes), so that the rules can be rea
 """
 
 import hashlib
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ SMALLEST_CLASS = 3  # one image for each of train, eval and test
 LABEL_CONFLICT = "label conflict"
 # Begins the key of a group: no content hash holds a colon, so a group named like one is still another key.
 GROUP_KEY = "group:"
-# Begins the key under which a class is remembered whose groups earlier runs have placed; the value is their salt.
+# Begins the key under which a class is remembered whose groups earlier runs have placed; the value is empty.
 CLASS_KEY = "class:"
 
 
@@ -29,12 +30,21 @@ class SplitRules:
       salt: changes every image's split; anything but the default is a deliberate reshuffle.
       max_bad_fraction: of all candidates, and of each class, that may be quarantined.
       min_images_per_class: usable, distinct images; at least 3.
+      group: the expression that names groups; it changes what is remembered, not where a group falls.
     """
 
     shares: tuple[float, float, float] = (0.8, 0.1, 0.1)
     salt: str = ""
     max_bad_fraction: float = 0.1
     min_images_per_class: int = SMALLEST_CLASS
+    group: str | None = None
+
+    @property
+    def shuffle(self) -> str:
+        """Names the salt and the group expression: what is remembered under others says nothing. Empty for neither."""
+        if not self.salt and self.group is None:
+            return ""
+        return hashlib.sha256(json.dumps([self.salt, self.group]).encode()).hexdigest()[:12]
 
 
 @dataclass
@@ -49,8 +59,8 @@ class Catalog:
       leaked_copies: those of the duplicates that a folder had put into an earlier split than the copy that is kept.
       leaks: (group, number of images) where folders put a group's images into several splits; the number is of those
         outside the latest split.
-      remembered: what must outlive this run (see `_fill_small_classes`): `{split_key: split}` choices, and
-        `{CLASS_KEY + class: salt}` where there are groups.
+      remembered: what must outlive this run, for runs of the same `SplitRules.shuffle` (see `_fill_small_classes`):
+        `{split_key: split}` choices, and `{CLASS_KEY + class: ""}` where there are groups.
     """
 
     kept: list[dict] = field(default_factory=list)
@@ -72,7 +82,7 @@ def build_catalog(
         where it has one, `group`.
       classes: all of them, those without an image included.
       rules: shares and budgets.
-      remembered: of earlier runs (see `Catalog`), consulted first.
+      remembered: of earlier runs with the same `rules.shuffle` (see `Catalog`), consulted first.
 
     Raises:
       DataRefused: no usable image, fewer than two classes, over a budget, or a class too small.
@@ -256,10 +266,11 @@ class _Placement:
         self._salt, self._remembered = rules.salt, remembered
         declared = {max((copy["split"] for copy in copies), key=_rank) for copies in contents}
         train, evaluation, test = rules.shares
-        # Of the images that no folder has placed (or that a train folder holds), these go to the missing splits.
-        self._test = 0.0 if "test" in declared else test
-        self._eval = 0.0 if "eval" in declared else evaluation
-        self._whole = train + self._test + self._eval
+        self._shares = rules.shares
+        # A train folder gives up images for the splits that no folder has, and for no other.
+        self._carved = train, 0.0 if "eval" in declared else evaluation, 0.0 if "test" in declared else test
+        # An image that no folder places never moves because folders of others come, and its group stays with it.
+        self._free = {split_key(copy) for copies in contents for copy in copies if not copy["split"]}
         self._folders: dict[str, str] = {}
         for record in (copy for copies in contents for copy in copies if _by_folder(copy["split"])):
             key = split_key(record)
@@ -279,10 +290,11 @@ class _Placement:
         key = split_key(record)
         if key in self._remembered:
             return self._remembered[key]
-        where = position(key, self._salt) * self._whole
-        if where < self._test:
+        train, evaluation, test = self._shares if key in self._free else self._carved
+        where = position(key, self._salt) * (train + test + evaluation)
+        if where < test:
             return "test"
-        return "eval" if where < self._test + self._eval else "train"
+        return "eval" if where < test + evaluation else "train"
 
 
 def _fill_small_classes(placed: list[dict], salt: str, remembered: dict[str, str], tied: set[str]) -> None:
@@ -298,42 +310,50 @@ def _fill_small_classes(placed: list[dict], salt: str, remembered: dict[str, str
       tied: groups that hold copies of one image. They stay: one of them in a later split would be the one that keeps
         the image at the next run, and the image would move.
     """
-    by_class: dict[str, list[dict]] = defaultdict(list)
     units: dict[str, list[dict]] = defaultdict(list)
+    units_of: dict[str, set[str]] = {record["class_name"]: set() for record in placed}
+    # Images by class and split: all, and each unit's own.
+    totals: Counter[tuple[str, str]] = Counter()
+    own: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
     for record in placed:
-        by_class[record["class_name"]].append(record)
+        name, split, key = record["class_name"], record["split"], split_key(record)
+        totals[name, split] += 1
         # Images that folders placed in eval or test stay.
         if not record["settled"]:
-            units[split_key(record)].append(record)
+            units[key].append(record)
+            units_of[name].add(key)
+            own[key][name, split] += 1
 
     def missing(name: str) -> list[str]:
-        return [split for split in ("test", "eval", "train") if all(row["split"] != split for row in by_class[name])]
+        return [split for split in ("test", "eval", "train") if not totals[name, split]]
 
     # Groups take along images of other classes. Those of earlier runs must not move; a class that lacks a split has
     # none (an earlier run would have filled it), or its folders have lost some.
-    movable_classes = {name for name in by_class if missing(name) or remembered.get(CLASS_KEY + name) != salt}
+    movable_classes = {name for name in units_of if missing(name) or CLASS_KEY + name not in remembered}
 
     def can_move(key: str) -> bool:
         """A split keeps its last image, in every class."""
-        left = {id(row) for row in units[key]}
         return key not in tied and all(
-            row["class_name"] in movable_classes
-            and any(o["split"] == row["split"] and id(o) not in left for o in by_class[row["class_name"]])
-            for row in units[key]
+            name in movable_classes and totals[name, split] > count for (name, split), count in own[key].items()
         )
 
-    for name in by_class:
-        own = {split_key(row) for row in by_class[name] if not row["settled"]}
-        keys = sorted(own, key=lambda key: (position(key, salt), key))
+    def move(key: str, target: str) -> None:
+        for row in units[key]:
+            row["split"] = target
+        totals.subtract(own[key])
+        own[key] = Counter((row["class_name"], target) for row in units[key])
+        totals.update(own[key])
+
+    for name in units_of:
+        keys = sorted(units_of[name], key=lambda key: (position(key, salt), key))
         for split in missing(name):
             sources = sorted(filter(can_move, keys), key=lambda key: units[key][0]["split"] != "train")
             if not sources:
                 raise DataRefused(_cannot_fill(name, split, keys))
-            for row in units[sources[0]]:
-                row["split"] = split
+            move(sources[0], split)
             remembered[sources[0]] = split
     if any(key.startswith(GROUP_KEY) for key in units):
-        remembered.update({CLASS_KEY + name: salt for name in by_class})
+        remembered.update({CLASS_KEY + name: "" for name in units_of})
 
 
 def _cannot_fill(name: str, split: str, keys: list[str]) -> str:

@@ -14,6 +14,7 @@ from components import data_report, parallel
 from components.errors import DataRefused, printable
 from components.image_files import ImageFile
 from components.inspection import inspect_file
+from components.remembered import SPLITS_FILE, read_remembered
 from components.sources import list_images, resolve, spans_text
 from components.splits import build_catalog
 from pipeline.config import Config
@@ -24,7 +25,7 @@ from trainer.backbones import require_weights
 MOST_LINES = 20
 
 
-def check(config: Config, images: list[str], as_json: bool = False) -> None:
+def check(config: Config, images: list[str], as_json: bool = False, output: Path | None = None) -> None:
     """Checks every image as a run would and prints the data report; trains nothing, writes nothing.
 
     Args:
@@ -32,15 +33,18 @@ def check(config: Config, images: list[str], as_json: bool = False) -> None:
       images: as `--images` takes them.
       as_json: print one JSON object, `{data, files}`: the counts as in `summary.json`, and a line a file that was not
         simply kept.
+      output: the folder of the run that is meant: images keep the splits that runs there remember.
 
     Raises:
-      UsageError: the images or the weights cannot be had.
+      UsageError: the images or the weights cannot be had, or what was remembered is damaged.
       DataRefused: as the run would refuse the data.
     """
+    rules = config.split_rules
+    remembered = read_remembered(output / "schema" / SPLITS_FILE, rules) if output else {}
     sources = resolve(images, config.data.spans)
-    listing = list_images(sources.places, config.data.follow_symlinks, config.data.split.group)
+    listing = list_images(sources.places, config.data.follow_symlinks, rules.group)
     try:
-        catalog = build_catalog(_inspected(listing.files, config), listing.classes, config.split_rules, {})
+        catalog = build_catalog(_inspected(listing.files, config), listing.classes, rules, remembered)
     except DataRefused as error:
         if not as_json:
             _print_lines([dict(row, outcome="quarantined") for row in error.quarantined])

@@ -85,12 +85,19 @@ def demo(output: Path, overrides: tuple[str, ...]) -> None:
 
 @graft.command(epilog=EXIT_CODES)
 @images_option(required=False)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Output folder of the run that is meant: images keep the splits that it remembers. Nothing is written there.",
+)
 @config_option
 @set_option
 @click.option("--print-config", is_flag=True, help="Print the whole configuration, defaults included.")
 @click.option("--json", "as_json", is_flag=True, help="The data report as one JSON object: counts, and a line a file.")
 def check(
     images: tuple[str, ...],
+    output: Path | None,
     config_file: Path | None,
     overrides: tuple[str, ...],
     print_config: bool,
@@ -107,7 +114,7 @@ def check(
     if print_config:
         click.echo(config.dump(loaded), nl=False)
     if images:
-        run_check(loaded, list(images), as_json)
+        run_check(loaded, list(images), as_json, output)
     elif not print_config:
         raise click.UsageError("Give --images SOURCE, --print-config, or both.")
 

@@ -24,7 +24,8 @@ class SplitConfig(Section):
     train: Share = 0.8  # share of the images
     eval: Share = 0.1  # share of the images; steers training
     test: Share = 0.1  # share of the images; judges
-    salt: str = ""  # another value reshuffles the images: old test images may then be trained on
+    # another value reshuffles the images: old test images may then be trained on
+    salt: Annotated[str, Field(coerce_numbers_to_str=True)] = ""
     # regular expression searched in an image's path; what its first group matches names the thing photographed, and all
     # images of one thing share a split. Another expression reshuffles, as another salt does
     group: str | None = None
@@ -176,7 +177,7 @@ class Config(Section):
         """How ingestion divides the images, and what it refuses."""
         data = self.data
         shares = (data.split.train, data.split.eval, data.split.test)
-        return SplitRules(shares, data.split.salt, data.max_bad_fraction, data.min_images_per_class)
+        return SplitRules(shares, data.split.salt, data.max_bad_fraction, data.min_images_per_class, data.split.group)
 
     @property
     def image_size(self) -> int:

@@ -13,6 +13,7 @@ from components.data_gate import DataGate
 from components.evaluation import GatedEvaluator
 from components.ingestion import ImageExampleGen
 from components.pusher import AtomicPusher
+from components.remembered import SPLITS_FILE
 from components.source import source_digest
 from components.transform import ImageTransform
 from pipeline.config import Config
@@ -51,7 +52,7 @@ def create_pipeline(
     Args:
       config: everything that a person chooses.
       images: image folders and manifests (`Sources.places`).
-      digest: of their content; empty where the cache is off.
+      digest: of their content, and of the splits remembered; empty where the cache is off.
       root: where artifacts go.
       serving: base path of published versions.
       schema_folder: holds the kept metadata schema, the small classes' splits and the last published statistics.
@@ -63,7 +64,7 @@ def create_pipeline(
         images=images,
         digest=digest,
         settings=ingestion_settings(config),
-        splits_file=f"{schema_folder}/splits.jsonl",
+        splits_file=f"{schema_folder}/{SPLITS_FILE}",
         code=source_digest("components.ingestion"),
     )
     # Statistics, schema and validation look at the metadata only, never at image bytes.
@@ -137,7 +138,6 @@ def ingestion_settings(config: Config) -> dict:
         "max_pixels": data.max_pixels,
         "max_bytes": data.max_bytes,
         "follow_symlinks": data.follow_symlinks,
-        "group": data.split.group,
     }
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from components import features
 from components.image_files import scan
-from components.ingestion import MakeExample, read_remembered, write_remembered
+from components.ingestion import MakeExample
 from components.inspection import inspect_file
 from tests.memory_files import MemoryFiles
 
@@ -63,26 +63,6 @@ def test_d14_image_lost_after_it_was_checked_is_told_apart(pets):
     (made,) = MakeExample(100).process(json.dumps(record))
     assert made.tag == MakeExample.LOST
     assert json.loads(made.value)["reason"].startswith("I/O error: ")
-
-
-def test_remembered_splits_of_images_and_groups_and_classes_survive_the_file(tmp_path):
-    remembered = {
-        "ab" * 32: "test",
-        "group:tom": "eval",
-        "group:" + "ab" * 32: "train",
-        "group:\udcff": "eval",
-        "class:a cat": "2",
-    }
-    write_remembered(tmp_path / "schema" / "splits.jsonl", remembered)
-    assert read_remembered(tmp_path / "schema" / "splits.jsonl") == remembered
-    rows = [json.loads(line) for line in (tmp_path / "schema" / "splits.jsonl").read_text().splitlines()]
-    assert {"group": "tom", "split": "eval"} in rows
-    assert {"sha256": "ab" * 32, "split": "test"} in rows
-
-
-def test_rows_of_earlier_versions_are_read(tmp_path):
-    (tmp_path / "splits.jsonl").write_text('{"sha256": "aa", "split": "test"}\n')
-    assert read_remembered(tmp_path / "splits.jsonl") == {"aa": "test"}
 
 
 def test_p9_picture_that_cannot_be_converted_is_kept_out_by_name_and_the_run_goes_on(pets):

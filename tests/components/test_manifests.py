@@ -119,6 +119,38 @@ def test_line_given_twice_counts_once(folder):
     assert listing.skipped == [("a.jpg", "listed twice")]
 
 
+def test_file_listed_by_two_spellings_of_its_path_counts_once(folder):
+    text = f"path,label\na.jpg,cat\n{folder}/a.jpg,cat\n{folder}//./a.jpg,cat\n"
+    listing = read_manifest(manifest(folder, text))
+    assert [file.path for file in listing.files] == ["a.jpg"]
+    assert [reason for _, reason in listing.skipped] == ["listed twice", "listed twice"]
+
+
+def test_file_listed_by_two_spellings_of_its_path_with_two_labels_names_both_lines_and_labels(folder):
+    message = refused(manifest(folder, f"path,label\na.jpg,cat\n{folder}/a.jpg,dog\n"))
+    for word in ("line 3", "line 2", "'cat'", "'dog'"):
+        assert word in message
+
+
+def test_spaces_around_what_a_line_says_make_no_other_class(folder):
+    listing = read_manifest(manifest(folder, "path, label, split, group\na.jpg, cat , test, tom\n b.jpg,cat, ,\n"))
+    assert rows(listing) == [("a.jpg", "cat", "test", "tom"), ("b.jpg", "cat", None, None)]
+    line = {"path": "a.jpg", "label": " cat", "split": "test ", "group": " tom"}
+    assert rows(read_manifest(manifest(folder, json.dumps(line), "images.jsonl"))) == rows(listing)[:1]
+
+
+def test_spaces_in_a_path_of_json_lines_are_part_of_it(folder):
+    (folder / " a.jpg").write_bytes(b"\xff\xd8\xff")
+    (file,) = read_manifest(manifest(folder, '{"path": " a.jpg", "label": "cat"}', "images.jsonl")).files
+    assert (file.path, file.size) == (" a.jpg", 3)
+
+
+def test_manifest_in_the_root_folder_lists_what_is_under_it(folder, monkeypatch):
+    text = f"path,label\n{str(folder)[1:]}/a.jpg,cat\n".encode()
+    monkeypatch.setattr("components.manifests.storage.read_bytes", lambda place: text)
+    assert [file.location for file in read_manifest("/m.csv").files] == [str(folder / "a.jpg")]
+
+
 @pytest.mark.parametrize("place", ["manifest", "rows"])
 def test_remote_files_are_listed_once_a_folder_without_reading_them(folder, place):
     MemoryFiles.clear()
@@ -185,6 +217,7 @@ def test_malformed_csv_is_a_usage_error_that_names_the_line(folder, text, words)
         ('{"path": "a.jpg", "label": 3}', ("line 1", "label must be text", "3")),
         ('{"path": "a.jpg", "label": null}', ("line 1", "label must be text", "null")),
         ('{"path": "a.jpg", "label": "\\ud800"}', ("line 1", "label holds a character")),
+        ('\n{"path": ' + "[" * 100_000, ("line 2", "not JSON")),
     ],
 )
 def test_malformed_json_lines_are_a_usage_error_that_names_the_line(folder, text, words):
@@ -197,6 +230,13 @@ def test_malformed_json_lines_are_a_usage_error_that_names_the_line(folder, text
 def test_manifest_without_images_is_refused(folder, text):
     with pytest.raises(DataRefused, match="lists no image"):
         read_manifest(manifest(folder, text))
+
+
+def test_manifest_of_which_nothing_is_read_is_refused_with_a_reason(folder):
+    place = manifest(folder, "path,label\n../a.jpg,cat\n../b.jpg,dog\n")
+    with pytest.raises(DataRefused, match=r"outside the manifest's folder, and 1 more") as caught:
+        read_manifest(place)
+    assert place in str(caught.value)
 
 
 def test_missing_manifest_is_a_usage_error(folder):

@@ -74,6 +74,11 @@ def test_file_that_is_neither_folder_nor_manifest_is_a_usage_error(tmp_path):
     assert ".csv, .jsonl, .ndjson" in message
 
 
+@pytest.mark.parametrize("source", ["", "file://"])
+def test_empty_source_is_a_usage_error_and_not_the_working_folder(source):
+    assert "--images is empty" in refused(source)
+
+
 def test_folder_named_like_a_manifest_is_a_folder(tmp_path):
     image(tmp_path / "images.csv" / "cat" / "1.jpg")
     assert [file.path for file in listed(tmp_path / "images.csv").files] == ["cat/1.jpg"]

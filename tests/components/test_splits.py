@@ -1,6 +1,7 @@
 """Duplicates, conflicts, budgets and splits: the rules that decide what a model learns from and is judged by."""
 
 import hashlib
+import time
 from collections import Counter
 
 import pytest
@@ -254,6 +255,32 @@ def test_remembered_choice_never_pulls_an_image_out_of_a_test_folder():
     assert {split for path, split in placed.items() if path.startswith("test/")} == {"test"}
 
 
+def test_d10_one_labelled_image_among_unlabelled_ones_moves_no_other():
+    records = many("cat", 300) + many("dog", 300)
+    before = splits_of(build(records))
+    for split in ("test", "eval", "train"):
+        labelled = [dict(records[0], split=split), *records[1:]]
+        after = splits_of(build(labelled))
+        assert [path for path in before if after[path] != before[path]] in ([], [records[0]["path"]])
+
+
+def test_d10_test_and_train_folders_of_a_second_source_move_no_image_of_the_first():
+    records = many("cat", 300) + many("dog", 300)
+    second = [row for name in CLASSES for split in ("train", "test") for row in many(name, 100, split)]
+    before, after = splits_of(build(records)), splits_of(build(records + second))
+    assert {path: after[path] for path in before} == before
+    assert {split for path, split in after.items() if path.startswith("train/")} == {"train", "eval"}
+
+
+def test_group_of_unlabelled_and_train_images_stays_whole_where_the_unlabelled_ones_were():
+    records = grouped("cat", names(300)) + grouped("dog", names(300, 500))
+    before = splits_of(build(records))
+    second = grouped("cat", names(300), 1, "train", first=7) + many("cat", 9, "test") + many("dog", 9, "test")
+    catalog = build(records + second)
+    assert {path: splits_of(catalog)[path] for path in before} == before
+    assert catalog.leaks == []
+
+
 # ---- groups ---------------------------------------------------------------------------------------------------------
 
 
@@ -343,14 +370,22 @@ def test_d10_new_class_of_old_groups_never_moves_them():
     message = str(caught.value)
     assert "'emu' has no image for the test split" in message
     assert "data.split.salt" in message
-    # At a first run, and with another salt, there is nothing that must stay.
-    for remembered, salt in (({}, ""), (first.remembered, "2")):
-        catalog = build(records, (*CLASSES, "emu"), remembered=remembered, salt=salt)
+    # At a first run there is nothing that must stay.
+    for salt in ("", "2"):
+        catalog = build(records, (*CLASSES, "emu"), salt=salt)
         assert counts_of(catalog, "emu").keys() == {"train", "eval", "test"}
         assert all(len(splits) == 1 for splits in splits_of_groups(catalog).values())
     more = records + grouped("emu", names(30, 900))
     after = splits_of(build(more, (*CLASSES, "emu"), remembered=first.remembered))
     assert {path: after[path] for path in splits_of(first)} == splits_of(first)
+
+
+def test_filling_takes_time_in_proportion_to_the_images_however_few_the_groups():
+    records = [row for name in CLASSES for row in grouped(name, names(3), 20_000)]
+    began = time.monotonic()
+    catalog = build(records)
+    assert time.monotonic() - began < 10  # a second or two; each image against each took minutes
+    assert all(counts_of(catalog, name).keys() == {"train", "eval", "test"} for name in CLASSES)
 
 
 def test_same_bytes_in_two_groups_are_kept_once_in_the_later_split_and_stay_there():

@@ -1,5 +1,6 @@
 """The command's contract: one sentence and the documented exit code, never a traceback."""
 
+import hashlib
 import json
 import os
 import re
@@ -120,6 +121,26 @@ def test_check_as_json_is_the_data_section_of_the_summary_and_a_line_a_file(clas
     assert report["files"] == [
         {"outcome": "duplicate", "path": "cat/copy.png", "reason": "the same bytes are in already"}
     ]
+
+
+def test_check_with_an_output_folder_says_what_a_run_there_would_do_and_leaves_it_alone(classes, tmp_path):
+    def splits(*more):
+        done = graft("check", "--images", classes, *TINY, *more)
+        assert done.returncode == 0, done.stderr
+        return re.search(r"cat .*", done.stdout).group().split()[1:]
+
+    assert splits() == splits("--output", tmp_path / "none") == ["2", "1", "1"]
+    assert not (tmp_path / "none").exists()
+    images = (classes / "cat").iterdir()
+    rows = [{"sha256": hashlib.sha256(image.read_bytes()).hexdigest(), "split": "test"} for image in images]
+    rows[0]["split"], rows[1]["split"] = "train", "eval"
+    file = tmp_path / "out" / "schema" / "splits.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert splits("--output", tmp_path / "out") == ["1", "1", "2"]
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*")) == ["schema", "splits.jsonl"]
+    file.write_text("damaged\n")
+    refuses(graft("check", "--images", classes, *TINY, "--output", tmp_path / "out"), 2, f"{file}, line 1")
 
 
 def test_check_refuses_what_a_run_would_refuse(classes):

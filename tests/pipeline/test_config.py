@@ -149,6 +149,18 @@ def test_set_reads_lists_nulls_and_text():
     assert config.data.split.salt == "a=b"
 
 
+@pytest.mark.parametrize(("text", "salt"), [("2", "2"), ("2.5", "2.5"), ("'2'", "2"), ("b", "b")])
+def test_salt_may_be_a_number(text, salt):
+    assert load(None, [f"data.split.salt={text}"]).split_rules.salt == salt
+
+
+def test_salt_and_group_expression_name_the_shuffle():
+    overrides = [[], ["data.split.salt=2"], ["data.split.group=(a)"], ["data.split.salt=2", "data.split.group=(a)"]]
+    shuffles = [load(None, given).split_rules.shuffle for given in overrides]
+    assert shuffles[0] == ""
+    assert len(set(shuffles)) == 4
+
+
 @pytest.mark.parametrize("override", ["training.batch_size", "=3", ""])
 def test_set_without_key_and_value_is_refused_with_an_example(override):
     message = refused(override)
