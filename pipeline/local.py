@@ -16,6 +16,7 @@ from components.files import write_whole
 from components.image_files import Digest, content_digest
 from components.inspection import IO_ERROR
 from components.publishing import newest
+from components.remembered import SPLITS_FILE
 from components.source import ROOT, source_digest
 from components.sources import Sources, list_images, resolve, spans_text
 from pipeline import summary as summaries
@@ -26,6 +27,7 @@ from trainer import backbones
 
 MARK_FILE = "fingerprint"
 READ_AGAIN_FILE = "read_again"
+MEMORY_FILE = "memory.json"
 BEAM_ARGUMENTS = {
     # Named, because Beam's default tries to download another runner first.
     "local": ["--runner=FnApiRunner"],
@@ -86,24 +88,51 @@ def _fingerprint(config: Config, sources: Sources, digest: str) -> str:
     """Everything that a run's outcome depends on."""
     # The last is reached by import path, which no import statement shows.
     code = source_digest("pipeline.local", "pipeline.graph", "trainer.run")
-    lock = ROOT / "requirements.lock"
     parts = [
         config.model_dump_json(),
         json.dumps(sources.places),
         digest,
         code,
         backbones.weights_digest(config.model.weights),
+        _file_digest(ROOT / "requirements.lock"),
     ]
-    parts.append(hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else "")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _mark(output: Output, fingerprint: str) -> str:
-    """What must still hold for a run to say no more than the last: its inputs, what is in service, the kept schema."""
+    """What must still hold for a run to say no more than the last: its inputs, what is in service, what is kept."""
     in_service = newest(output.serving)
-    schema = output.schema / "metadata.pbtxt"
-    kept = hashlib.sha256(schema.read_bytes()).hexdigest() if schema.is_file() else ""
-    return "\n".join([fingerprint, in_service.name if in_service else "", kept])
+    kept = [_file_digest(output.schema / name) for name in ("metadata.pbtxt", SPLITS_FILE)]
+    return "\n".join([fingerprint, in_service.name if in_service else "", *kept])
+
+
+def _file_digest(path: Path) -> str:
+    """Empty where there is no file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+class _Memory:
+    """Tells whether a cached ingestion still agrees with `schema/splits.jsonl`, which ingestion reads and adds to.
+
+    What the ingestion of the same inputs added is in its cached result. What it added for other inputs is not, nor what
+    anybody else changed: then ingestion runs again.
+
+    Attributes:
+      name: of the state that ingestion starts from, for its cache key.
+    """
+
+    def __init__(self, output: Output, inputs: str, run_id: str):
+        self._file, self._splits = output.cache / MEMORY_FILE, output.schema / SPLITS_FILE
+        self._inputs, self._before = inputs, _file_digest(self._splits)
+        left = json.loads(self._file.read_text()) if self._file.is_file() else {}
+        same = left.get("splits") == self._before and left["added_for"] in ("", inputs)
+        self.name, self._added_for = (left["name"], left["added_for"]) if same else (run_id, "")
+
+    def keep(self) -> None:
+        """Notes what ingestion left."""
+        after = _file_digest(self._splits)
+        added_for = self._added_for if after == self._before else self._inputs
+        write_whole(self._file, json.dumps({"name": self.name, "splits": after, "added_for": added_for}))
 
 
 def _same_run(output: Output, mark: str) -> dict[str, Any] | None:
@@ -181,10 +210,12 @@ class _Run:
             from tfx.orchestration import metadata
 
             from pipeline import graph
+        inputs = json.dumps([self.sources.places, self.digest.value, graph.ingestion_settings(self.config)])
+        memory = _Memory(self.output, inputs, self.folder.name)
         pipeline = graph.create_pipeline(
             self.config,
             images=self.sources.places,
-            digest=self.digest.value,
+            digest=f"{self.digest.value} {memory.name}",
             root=str(self.output.artifacts),
             serving=str(self.output.serving),
             schema_folder=str(self.output.schema),
@@ -203,6 +234,7 @@ class _Run:
                 outputs, cached = _outputs_of(self.output.metadata, execution.execution_id)
                 self.artifacts[node_id] = outputs
                 if node_id == "ImageExampleGen":
+                    memory.keep()
                     self._keep_data_report(Path(outputs["catalog"].uri))
                 if node_id == "Trainer":
                     self._keep_curves(Path(outputs["model_run"].uri))

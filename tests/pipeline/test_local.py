@@ -1,0 +1,55 @@
+"""What the caches of a run hang on."""
+
+import pytest
+
+from components.publishing import newest
+from pipeline.local import _mark, _Memory
+from pipeline.output import Output
+
+
+@pytest.fixture
+def output(tmp_path):
+    output = Output(tmp_path / "out")
+    output.prepare()
+    return output
+
+
+def ingest(output, inputs, run_id, adds="") -> str:
+    """The name under which a run looks for a cached ingestion; what it adds to the remembered splits."""
+    memory = _Memory(output, inputs, run_id)
+    if adds:
+        with (output.schema / "splits.jsonl").open("a") as file:
+            file.write(adds)
+    memory.keep()
+    return memory.name
+
+
+def test_remembered_splits_are_part_of_what_must_hold_for_unchanged(output):
+    assert newest(output.serving) is None
+    before = _mark(output, "fingerprint")
+    (output.schema / "splits.jsonl").write_text("x")
+    assert _mark(output, "fingerprint") != before
+
+
+def test_ingestion_is_not_run_again_for_what_it_remembered_itself(output):
+    assert ingest(output, "A", "1", adds="x") == "1"
+    assert ingest(output, "A", "2") == ingest(output, "A", "3") == "1"
+
+
+def test_ingestion_that_remembers_nothing_new_leaves_earlier_results_in_the_cache(output):
+    assert [ingest(output, inputs, run) for inputs, run in (("A", "1"), ("B", "2"), ("A", "3"))] == ["1"] * 3
+
+
+def test_ingestion_is_run_again_when_others_remembered_something_since(output):
+    assert ingest(output, "A", "1") == "1"
+    assert ingest(output, "B", "2", adds="x") == "1"
+    assert ingest(output, "A", "3") == "3"
+
+
+@pytest.mark.parametrize("splits", [None, "y"])
+def test_ingestion_is_run_again_when_the_remembered_splits_are_lost_or_edited(output, splits):
+    ingest(output, "A", "1", adds="x")
+    (output.schema / "splits.jsonl").unlink()
+    if splits:
+        (output.schema / "splits.jsonl").write_text(splits)
+    assert ingest(output, "A", "2", adds="x") == "2"
