@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from components.errors import DataRefused
+from components.errors import DataRefused, printable
 from components.features import SPLITS
 
 SMALLEST_CLASS = 3  # one image for each of train, eval and test
@@ -192,7 +192,7 @@ def check_budget(records: list[dict], quarantined: list[dict], limit: float) -> 
 
 
 def _listed(rows: list[dict]) -> str:
-    shown = "; ".join(f"{row['path']} ({row['reason']})" for row in rows[:10])
+    shown = "; ".join(f"{printable(row['path'])} ({printable(row['reason'])})" for row in rows[:10])
     return shown + (f"; and {len(rows) - 10} more" if len(rows) > 10 else "")
 
 
