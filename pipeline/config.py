@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from components.errors import UsageError
 from components.splits import SplitRules
-from trainer.backbones import BACKBONES, BUNDLED, IDENTITY
+from trainer.backbones import BACKBONES, BUNDLED, IDENTITY, block_count
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -80,8 +80,8 @@ class HeadConfig(Section):
 
 class ModelConfig(Section):
     backbone: Literal[tuple(BACKBONES)] = "mobilenet_v2"
-    alpha: Annotated[float, Field(gt=0)] = 1.0  # width multiplier of mobilenet and mobilenet_v2
-    weights: str = "imagenet"  # imagenet, bundled, none, or the path of a .weights.h5 or .keras file
+    alpha: Annotated[float, Field(gt=0)] = 1.0  # width multiplier of mobilenet, _v2 and _v3
+    weights: str = "imagenet"  # imagenet, bundled, none, or the path of a .keras, .weights.h5 or .h5 file
     head: HeadConfig = HeadConfig()
 
     @model_validator(mode="after")
@@ -110,7 +110,8 @@ class FineTuneConfig(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4  # peak, after the warm-up
     patience: Annotated[int, Field(gt=0)] = 5  # epochs without a better one before the phase ends
     clip_norm: Annotated[float, Field(gt=0)] | None = None  # longest gradient of all weights together; null: any
-    # all; a layer's name or the beginning of one; the index of the first layer; the share of the layers from the top
+    # all; a number of blocks from the top, such as 2 blocks (residual units, Inception modules …); a layer's name or
+    # the beginning of one; the index of the first layer; the share of the layers from the top
     unfreeze: str | Annotated[int, Field(strict=True)] | Annotated[float, Field(gt=0, le=1)] = 0.35
 
 
@@ -169,6 +170,17 @@ class Config(Section):
         if size != "auto" and size < row.min_size:
             raise ValueError(
                 f"transform.image_size of {self.model.backbone} must be at least {row.min_size}. Received: {size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _blocks(self):
+        unfreeze, number = self.training.fine_tune.unfreeze, len(BACKBONES[self.model.backbone].blocks)
+        count = block_count(unfreeze)
+        if count is not None and not 1 <= count <= number:
+            raise ValueError(
+                f"training.fine_tune.unfreeze: {self.model.backbone} has {number} blocks, so it takes 1 block to "
+                f"{number} blocks. Received: {unfreeze}"
             )
         return self
 

@@ -1,5 +1,6 @@
 """The network: a backbone, a pooled feature, a head; and which of its layers learn."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -68,23 +69,24 @@ def divide(backbone: keras.Model, start: str | int | float) -> tuple[keras.Model
     Raises:
       UsageError: the name or index is not in the backbone.
     """
-    layers = backbone.layers
-    position = {id(layer): index for index, layer in enumerate(layers)}
-    # How far up each layer's output is used: nothing may reach past the cut but the cut's own output.
-    reach = list(range(len(layers)))
-    for index, layer in enumerate(layers):
-        for node in layer._inbound_nodes:
+    # Not the layers: ConvNeXt adds its shortcuts with operations that are none.
+    steps = backbone.operations
+    position = {id(step): index for index, step in enumerate(steps)}
+    # How far up each step's output is used: nothing may reach past the cut but the cut's own output.
+    reach = list(range(len(steps)))
+    for index, step in enumerate(steps):
+        for node in step._inbound_nodes:
             for parent in node.parent_nodes:
                 if (below := position.get(id(parent.operation))) is not None:
                     reach[below] = max(reach[below], index)
     farthest, cut = 0, 0
-    for index in range(1, _first_layer(backbone, start)):
+    for index in range(1, position[id(backbone.layers[_first_layer(backbone, start)])]):
         farthest = max(farthest, reach[index - 1])
         if farthest <= index:
             cut = index
     if cut == 0:
         return None, backbone
-    seam = layers[cut].output
+    seam = steps[cut].output
     return keras.Model(backbone.input, seam, name="trunk"), keras.Model(seam, backbone.output, name="top")
 
 
@@ -105,11 +107,38 @@ def unfreeze(backbone: keras.Model, start: str | int | float) -> int:
     first = _first_layer(backbone, start)
     backbone.trainable = True
     for index, layer in enumerate(backbone.layers):
-        layer.trainable = index >= first and not isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = index >= first and not _is_batch_norm(layer)
     count = sum(bool(layer.trainable_weights) for layer in backbone.layers)
     if not count:
         raise UsageError(f"training.fine_tune.unfreeze: {start!r} leaves nothing of {backbone.name} to train.")
     return count
+
+
+def start_of_blocks(backbone: keras.Model, blocks: Sequence[str], count: int) -> int:
+    """Where the topmost blocks begin.
+
+    Args:
+      backbone: without top.
+      blocks: of its row in `backbones.BACKBONES`.
+      count: 1 to `len(blocks)`, how many blocks.
+
+    Returns:
+      Index of the first layer in them that fine-tuning trains, for `divide` and `unfreeze`; 0 for all blocks.
+    """
+    if count == len(blocks):
+        return 0
+    layers, end = backbone.layers, blocks[-count - 1]
+    # InceptionV3 has layers mixed1 and mixed10: a whole name comes before the beginning of one.
+    exact = [index for index, layer in enumerate(layers) if layer.name == end]
+    last = (exact or [index for index, layer in enumerate(layers) if layer.name.startswith(end)])[-1]
+    # Xception's BatchNorm layers of shortcuts have no names of their own and may come after the last that has.
+    return next(
+        index for index in range(last + 1, len(layers)) if layers[index].weights and not _is_batch_norm(layers[index])
+    )
+
+
+def _is_batch_norm(layer: keras.Layer) -> bool:
+    return isinstance(layer, keras.layers.BatchNormalization)
 
 
 def _first_layer(backbone: keras.Model, start: str | int | float) -> int:

@@ -73,8 +73,11 @@ def train(args: FnArgs, settings: dict[str, Any], class_names: list[str], scratc
     frozen_settings, fine_tune_settings = (training_settings[phase] for phase in ("frozen", "fine_tune"))
     # What is trained sees the output of a trunk that no phase changes, where there is one and its output can be kept.
     splits, top, trunk_seconds = [train_split, eval_split], backbone, 0.0
+    unfreeze = fine_tune_settings["unfreeze"]
+    if (count := backbones.block_count(unfreeze)) is not None:
+        unfreeze = network.start_of_blocks(backbone, backbones.BACKBONES[model_settings["backbone"]].blocks, count)
     if fine_tune_settings["epochs"]:
-        trunk, rest = network.divide(backbone, fine_tune_settings["unfreeze"])
+        trunk, rest = network.divide(backbone, unfreeze)
         if trunk is not None and _can_be_kept(trunk.output_shape, sum(map(len, splits)), scratch):
             began = time.monotonic()
             splits, top = training.activations(trunk, splits, scratch), rest
@@ -88,7 +91,7 @@ def train(args: FnArgs, settings: dict[str, Any], class_names: list[str], scratc
     frozen.seconds += trunk_seconds
     result: dict[str, Any] = {"frozen": asdict(frozen), "fine_tune": None}
     if fine_tune_settings["epochs"]:
-        network.unfreeze(backbone, fine_tune_settings["unfreeze"])
+        network.unfreeze(backbone, unfreeze)
         tuned, kept = training.fine_tune(
             network.joined(pooled, head), *splits, fine_tune_settings | shared, before=frozen
         )

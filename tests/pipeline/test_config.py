@@ -225,6 +225,19 @@ def test_unfreeze_share_out_of_range_is_not_taken_for_an_index(share):
     assert f"Received: {share}" in message
 
 
+def test_unfreeze_takes_a_number_of_blocks_that_the_backbone_has():
+    assert unfreeze("2 blocks") == "2 blocks"
+    assert unfreeze("17 blocks") == "17 blocks"
+    assert unfreeze("1 block") == "1 block"
+
+
+@pytest.mark.parametrize("text", ["0 blocks", "18 blocks"])
+def test_unfreeze_of_more_blocks_than_there_are_is_refused(text):
+    message = refused(f"training.fine_tune.unfreeze={text}")
+    assert "training.fine_tune.unfreeze: mobilenet_v2 has 17 blocks" in message
+    assert f"Received: {text}" in message
+
+
 # ---- dump -----------------------------------------------------------------------------------------------------------
 
 

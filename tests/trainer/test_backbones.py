@@ -1,37 +1,14 @@
 import keras
 import numpy as np
 import pytest
+from keras.src.utils import file_utils
 
-from components import pixels
 from components.errors import UsageError
 from trainer import backbones
-from trainer.backbones import BACKBONES, Normalisation
+from trainer.backbones import BACKBONES
 
 
-@pytest.mark.parametrize("name", [name for name, row in BACKBONES.items() if row.constructor])
-def test_normalisation_equals_the_familys_own_preprocess_input(name):
-    module = {
-        "mobilenet_v2": keras.applications.mobilenet_v2,
-        "mobilenet": keras.applications.mobilenet,
-        "resnet50": keras.applications.resnet,
-        "vgg16": keras.applications.vgg16,
-        "efficientnet_b0": keras.applications.efficientnet,
-    }[name]
-    image = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)
-    row: Normalisation = BACKBONES[name].normalisation
-    ours = pixels.normalise(image, row.channel_order, row.scale, row.offset)
-    np.testing.assert_allclose(ours, module.preprocess_input(image.astype(np.float32)), atol=1e-4)
-
-
-@pytest.mark.parametrize("name", BACKBONES)
-def test_every_backbone_builds_at_its_smallest_size(name):
-    row = BACKBONES[name]
-    alpha = min(row.alphas, default=1.0)
-    backbone = backbones.build(name, alpha, "none", row.min_size)
-    assert len(backbone.output_shape) == 4
-
-
-def test_weights_file_name_is_the_one_that_keras_asks_for(shared, monkeypatch):
+def test_weights_at_hand_are_found_by_the_name_that_keras_asks_for(shared, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(shared / "keras_home"))
     backbones.require_weights("mobilenet_v2", 0.35, "imagenet", 224)
     backbones.require_weights("mobilenet", 0.25, "imagenet", 224)
@@ -41,7 +18,7 @@ def test_g15_weights_of_another_network_are_refused(tmp_path):
     path = tmp_path / "other.weights.h5"
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save_weights(path)
     with pytest.raises(UsageError, match="does not fit"):
-        backbones.build("mobilenet", 0.25, str(path), 32)
+        backbones.require_weights("mobilenet", 0.25, str(path), 32)
 
 
 def test_g15_a_keras_file_with_code_inside_is_refused(tmp_path):
@@ -50,6 +27,74 @@ def test_g15_a_keras_file_with_code_inside_is_refused(tmp_path):
     model.save(tmp_path / "code.keras")
     with pytest.raises(UsageError, match="does not fit"):
         backbones.build("mobilenet", 0.25, str(tmp_path / "code.keras"), 32)
+
+
+def classifier(backbone: keras.Model, nested: bool) -> keras.Model:
+    x = backbone(backbone.input) if nested else backbone.output
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(backbone.input, keras.layers.Dense(3)(x))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("name", ["mobilenet", "efficientnet_b0", "inception_v3"])
+def test_g15_a_keras_classifier_that_begins_with_the_backbone_gives_its_weights(name, nested, tmp_path):
+    size = BACKBONES[name].min_size
+    inner = backbones.build(name, 1.0, "none", size)
+    classifier(inner, nested).save(tmp_path / "classifier.keras")
+    loaded = backbones.build(name, 1.0, str(tmp_path / "classifier.keras"), size)
+    for one, other in zip(loaded.get_weights(), inner.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_g15_a_keras_classifier_with_weights_in_front_of_the_backbone_is_refused(tmp_path):
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(3, 1)(inputs)
+    keras.Model(inputs, backbones.build("mobilenet", 0.25, "none", 32)(x)).save(tmp_path / "other.keras")
+    with pytest.raises(UsageError, match=r"does not begin with the .* weights of this backbone"):
+        backbones.build("mobilenet", 0.25, str(tmp_path / "other.keras"), 32)
+
+
+def test_legacy_h5_file_of_keras_applications_gives_what_keras_loads(shared, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(shared / "keras_home"))
+    path = shared / "keras_home" / "models" / BACKBONES["mobilenet"].weights_name(0.25, 224)
+    expected = keras.applications.MobileNet(include_top=False, alpha=0.25, input_shape=(64, 64, 3), weights=str(path))
+    loaded = backbones.build("mobilenet", 0.25, str(path), 64)
+    for one, other in zip(loaded.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_legacy_h5_file_of_a_classifier_is_refused(shared):
+    path = shared / "keras_home" / "models" / "mobilenet_2_5_224_tf.h5"
+    with pytest.raises(UsageError, match=r"does not fit .*Layer count mismatch"):
+        backbones.build("mobilenet", 0.25, str(path), 64)
+
+
+@pytest.mark.parametrize("ending", [".h5", ".weights.h5", ".keras"])
+def test_file_of_efficientnet_gives_what_keras_makes_of_its_published_one(ending, tmp_path, monkeypatch):
+    """Keras rescales a second time only where it downloaded the weights, because theirs are off by a square."""
+    keras.utils.set_random_seed(1)
+    published = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(32, 32, 3))
+    normalisation = next(layer for layer in published.layers if isinstance(layer, keras.layers.Normalization))
+    normalisation.set_weights(
+        [np.float32(backbones.IMAGENET_MEAN), np.float32(backbones.IMAGENET_DEVIATION), np.zeros(())]
+    )
+    published.save(tmp_path / "published.h5")
+    monkeypatch.setattr(file_utils, "get_file", lambda *args, **kwargs: str(tmp_path / "published.h5"))
+    expected = backbones.build("efficientnet_b0", 1.0, "imagenet", 32)
+    path = tmp_path / f"mine{ending}"
+    (expected.save_weights if ending == ".weights.h5" else expected.save)(path)
+
+    loaded = backbones.build("efficientnet_b0", 1.0, str(path), 32)
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    features = expected(images, training=False).numpy()
+    np.testing.assert_allclose(loaded(images, training=False), features, atol=1e-5 * np.abs(features).max())
+
+
+def test_file_of_another_kind_is_refused_before_anything_is_built(tmp_path):
+    path = tmp_path / "model.tflite"
+    path.touch()
+    with pytest.raises(UsageError, match=r"ends in \.keras.*model\.tflite"):
+        backbones.require_weights("vgg16", 1.0, str(path), 224)
 
 
 def test_missing_weight_file_is_named(tmp_path):

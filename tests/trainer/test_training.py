@@ -178,6 +178,36 @@ def test_unfreezing_starts_where_the_setting_says(parts, start, first):
     assert not any(layer.trainable for layer in backbone.layers[:first])
 
 
+@pytest.mark.parametrize(
+    ("name", "count", "first"),
+    [
+        ("graft_tiny", 1, "block5_conv"),
+        ("graft_tiny", 2, "block4_down_conv"),
+        ("vgg16", 1, "block5_conv1"),
+        ("resnet50", 3, "conv5_block1_1_conv"),
+        ("mobilenet_v2", 2, "block_15_expand"),
+        ("convnext_tiny", 3, "convnext_tiny_downsampling_block_2"),
+        ("xception", 2, "block13_sepconv1"),
+    ],
+)
+def test_a_number_of_blocks_starts_at_their_first_layer_that_can_learn(name, count, first):
+    row = backbones.BACKBONES[name]
+    backbone = backbones.build(name, 1.0, "none", row.min_size)
+    start = network.start_of_blocks(backbone, row.blocks, count)
+    assert backbone.layers[start].name == first
+    network.unfreeze(backbone, start)
+    assert next(layer.name for layer in backbone.layers if layer.trainable_weights) == first
+
+
+def test_inception_blocks_start_where_keras_own_guide_freezes():
+    # "we chose to train the top 2 inception blocks, i.e. we will freeze the first 249 layers"
+    # (https://keras.io/api/applications/)
+    row = backbones.BACKBONES["inception_v3"]
+    backbone = backbones.build("inception_v3", 1.0, "none", row.min_size)
+    assert network.start_of_blocks(backbone, row.blocks, 2) == 249
+    assert network.start_of_blocks(backbone, row.blocks, 11) == 0
+
+
 @pytest.mark.parametrize("start", [1000, -1, "no_such_layer"])
 def test_unfreezing_past_the_last_layer_is_a_configuration_error(parts, start):
     with pytest.raises(UsageError, match="graft_tiny"):
