@@ -260,6 +260,10 @@ def _sentence(error: ValidationError) -> str:
         hint = f"did you mean {'.'.join([*sections, close[0]])}?" if close else f"allowed: {', '.join(allowed)}."
         return f"Unknown configuration key {where}; {hint}"
     where = _place(first)
+    if first["type"] == "literal_error" and isinstance(first["input"], str):
+        close = difflib.get_close_matches(first["input"], re.findall("'([^']+)'", first["ctx"]["expected"]), 1)
+        if close:
+            return f"Configuration key {where}: there is no {first['input']!r}; did you mean {close[0]}?"
     # A union has an error a branch; each says what would have been allowed.
     message = ", or ".join(row["msg"].removeprefix("Value error, ") for row in error.errors() if _place(row) == where)
     received = "" if "Received" in message or first["type"] == "value_error" else f" Received: {first['input']!r}."

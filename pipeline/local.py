@@ -1,5 +1,6 @@
 """One run on this machine: the cheap checks, the `unchanged` short cut, then the graph under TFX's local launcher."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -124,9 +125,12 @@ class _Memory:
     def __init__(self, output: Output, inputs: str, run_id: str):
         self._file, self._splits = output.cache / MEMORY_FILE, output.schema / SPLITS_FILE
         self._inputs, self._before = inputs, _file_digest(self._splits)
-        left = json.loads(self._file.read_text()) if self._file.is_file() else {}
-        same = left.get("splits") == self._before and left["added_for"] in ("", inputs)
-        self.name, self._added_for = (left["name"], left["added_for"]) if same else (run_id, "")
+        self.name, self._added_for = run_id, ""
+        # Where the note is missing or damaged, ingestion runs once more.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            left = json.loads(self._file.read_text())
+            if left["splits"] == self._before and left["added_for"] in ("", inputs):
+                self.name, self._added_for = left["name"], left["added_for"]
 
     def keep(self) -> None:
         """Notes what ingestion left."""

@@ -57,7 +57,7 @@ def test_unknown_key_in_the_file_is_refused(tmp_path):
         ("data.split.train=0.9", ("data.split", "sum to 1")),
         ("data.min_images_per_class=2", ("data.min_images_per_class", "3")),
         ("evaluation.min_accuracy=2", ("evaluation.min_accuracy", "less than or equal to 1", "Received: 2")),
-        ("model.backbone=resnet", ("model.backbone", "'resnet50'", "'resnet'")),
+        ("model.backbone=resnet", ("model.backbone", "did you mean resnet50?", "'resnet'")),
         ("model.head.hidden=[0]", ("model.head.hidden.0", "greater than 0")),
         ("transform.resize=zoom", ("transform.resize", "'stretch', 'crop' or 'pad'", "'zoom'")),
         ("transform.image_size=16", ("transform.image_size", "at least 32", "Received: 16")),
@@ -261,3 +261,7 @@ def test_dump_read_again_is_the_same_configuration(tmp_path, overrides):
 def test_dump_shows_every_default_in_the_order_of_the_schema():
     assert list(yaml.safe_load(dump(Config()))) == list(Config.model_fields)
     assert yaml.safe_load(dump(Config())) == Config().model_dump(mode="json")
+
+
+def test_misspelt_choice_names_the_one_that_was_meant():
+    assert "did you mean resnet50?" in refused("model.backbone=resnet_50")

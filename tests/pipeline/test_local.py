@@ -53,3 +53,11 @@ def test_ingestion_is_run_again_when_the_remembered_splits_are_lost_or_edited(ou
     if splits:
         (output.schema / "splits.jsonl").write_text(splits)
     assert ingest(output, "A", "2", adds="x") == "2"
+
+
+def test_damaged_note_means_one_more_ingestion(output):
+    first = ingest(output, "inputs", "run-1")
+    assert ingest(output, "inputs", "run-2") == first
+    (output.cache / "memory.json").write_text('{"splits": ')
+    assert ingest(output, "inputs", "run-3") == "run-3"
+    assert ingest(output, "inputs", "run-4") == "run-3"
