@@ -33,6 +33,16 @@ FAMILIES = [
     "efficientnet_v2_b0",
     "convnext_tiny",
 ]
+# Those whose files differ in kind: plain layers, layers that Keras does not know by name, rescaling or normalisation
+# inside. The other families are made of the same layers.
+UNLIKE_EACH_OTHER = [
+    "vgg16",
+    "mobilenet",
+    "inception_resnet_v2",
+    "mobilenet_v3_small",
+    "efficientnet_b0",
+    "convnext_tiny",
+]
 PUBLISHED = [name for name, row in BACKBONES.items() if row.constructor]
 
 
@@ -144,8 +154,8 @@ def test_trunk_ends_where_the_top_block_begins(name):
         np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-5 * np.abs(whole).max())
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_g15_weights_of_every_family_load_from_a_file(name, tmp_path):
+@pytest.mark.parametrize("name", UNLIKE_EACH_OTHER)
+def test_g15_weights_load_from_a_file(name, tmp_path):
     backbone, random = built(name), np.random.default_rng(2)
     # As after training: not even BatchNorm's statistics are those of a new network.
     trained = [np.asarray(value + random.uniform(0, 1, value.shape), value.dtype) for value in backbone.get_weights()]
