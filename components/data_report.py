@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from components.features import SPLITS
+from components.files import write_json_lines
 from components.splits import Catalog
 
 CATALOG_FILE = "catalog.json"
@@ -53,8 +54,7 @@ def _range(values: Iterable[int]) -> dict[str, int] | None:
 
 def lines(catalog: Catalog, skipped: list[tuple[str, str]]) -> list[dict[str, str]]:
     """`{outcome, path, reason}` of every file that was not simply kept."""
-    rows = [("quarantined", record["path"], record["reason"]) for record in catalog.quarantined]
-    rows += [("duplicate", path, "the same bytes are in already") for path in catalog.duplicates]
+    rows = [("duplicate", path, "the same bytes are in already") for path in catalog.duplicates]
     rows += [("leak", path, "the same bytes are in a later split") for path in catalog.leaked_copies]
     rows += [
         ("leak", group, f"{count} images of this group are in an earlier split than others of it")
@@ -71,21 +71,17 @@ def lines(catalog: Catalog, skipped: list[tuple[str, str]]) -> list[dict[str, st
         if record["mismatched"]
     ]
     rows += [("skipped", path, reason) for path, reason in skipped]
-    return [dict(zip(("outcome", "path", "reason"), row, strict=True)) for row in rows]
+    told = [{"outcome": outcome, "path": path, "reason": reason} for outcome, path, reason in rows]
+    return quarantined_lines(catalog.quarantined) + told
+
+
+def quarantined_lines(records: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """The part of `lines` that is there even where the data was refused and there is no catalog."""
+    return [{"outcome": "quarantined", "path": row["path"], "reason": row["reason"]} for row in records]
 
 
 def write(folder: Path, catalog: Catalog, skipped: list[tuple[str, str]]) -> None:
     """`catalog.json` with the counts, `quarantine.jsonl` with the lines."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CATALOG_FILE).write_text(json.dumps(summarise(catalog, skipped), indent=1))
-    write_lines(folder / QUARANTINE_FILE, lines(catalog, skipped))
-
-
-def write_lines(path: Path, rows: list[dict[str, str]]) -> None:
-    """JSON Lines."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def read_lines(path: Path) -> list[dict[str, str]]:
-    """What `write_lines` wrote."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    write_json_lines(folder / QUARANTINE_FILE, lines(catalog, skipped))

@@ -22,6 +22,7 @@ from tfx.utils import io_utils, json_utils, proto_utils
 
 from components import features
 from components.examples_schema import SCHEMA_FILE, read_class_names
+from components.files import read_json_lines
 from components.gate import GateRules, decide, per_class_metrics
 from components.publishing import newest
 
@@ -186,7 +187,7 @@ def read_predictions(evaluation: Path) -> list[dict]:
     """The prediction lines, sorted by key so that no runner's order matters."""
     rows = []
     for path in (evaluation / PREDICTIONS_PREFIX).glob("*.jsonl"):
-        rows += [json.loads(line) for line in path.read_text().splitlines()]
+        rows += read_json_lines(path)
     return sorted(rows, key=lambda row: row["key"])
 
 

@@ -84,13 +84,13 @@ def _jpeg_segment(block: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.
     """A marker, then the length of its segment; fill bytes and markers without a segment are stepped over."""
     marker, length = block[1], _short(block[2:4], big=True)
     alone = (marker == 0x01) | ((marker >= 0xD0) & (marker <= 0xD8))
-    after = tf.where(marker == 0xFF, position + 1, position + 2 + tf.where(alone, 0, length))
-    # Bytes between segments are passed over, as libjpeg does; the pixels begin, or the image ends.
+    # Bytes between segments are passed over, as libjpeg does.
     junk = (block[0] != 0xFF) | (marker == 0x00)
+    after = tf.where(junk | (marker == 0xFF), position + 1, position + 2 + tf.where(alone, 0, length))
+    # The image ends, or its pixels begin.
     last = ~junk & ((marker == 0xD9) | (marker == 0xDA))
     # Other things than EXIF come under the same marker.
     found = ~junk & (marker == 0xE1) & _is(block[4:], PREFIX)
-    after = tf.where(junk, position + 1, after)
     return tf.where(last, -1, after), position + 4, tf.where(found, length - 2, 0)
 
 

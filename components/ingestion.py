@@ -20,6 +20,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 
 from components import data_report, features, parallel, progress, storage
 from components.examples_schema import write_schema
+from components.files import read_json_lines
 from components.image_files import ImageFile
 from components.inspection import IO_ERROR, inspect_file, readable
 from components.remembered import read_remembered, write_remembered
@@ -187,7 +188,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
 def _read_json_lines(folder: str, prefix: str) -> list[dict]:
     rows = []
     for path in sorted(Path(folder).glob(f"{prefix}-*")):
-        rows += [json.loads(line) for line in path.read_text().splitlines()]
+        rows += read_json_lines(path)
     return rows
 
 

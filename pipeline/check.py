@@ -47,7 +47,7 @@ def check(config: Config, images: list[str], as_json: bool = False, output: Path
         catalog = build_catalog(_inspected(listing.files, config), listing.classes, rules, remembered)
     except DataRefused as error:
         if not as_json:
-            _print_lines([dict(row, outcome="quarantined") for row in error.quarantined])
+            _print_lines(data_report.quarantined_lines(error.quarantined))
         raise
     counts, lines = data_report.summarise(catalog, listing.skipped), data_report.lines(catalog, listing.skipped)
     if as_json:

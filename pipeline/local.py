@@ -13,7 +13,7 @@ from typing import Any
 from components import data_report, progress
 from components.errors import GraftError, UsageError
 from components.features import TENSORBOARD_FOLDER, TRAINING_FILE
-from components.files import write_whole
+from components.files import read_json_lines, write_json_lines, write_whole
 from components.image_files import Digest, content_digest
 from components.inspection import IO_ERROR
 from components.publishing import newest
@@ -184,12 +184,8 @@ class _Run:
             except BaseException as caught:
                 traceback.print_exc()
                 error = caught
-                rows = [
-                    {"outcome": "quarantined", "path": record["path"], "reason": record["reason"]}
-                    for record in getattr(caught, "quarantined", [])
-                ]
-                if rows:
-                    data_report.write_lines(self.folder / data_report.QUARANTINE_FILE, rows)
+                if rows := data_report.quarantined_lines(getattr(caught, "quarantined", [])):
+                    write_json_lines(self.folder / data_report.QUARANTINE_FILE, rows)
             summary = summaries.collect(self, error)
             write_json(self.folder / "summary.json", summary)
             self.output.point_latest(self.folder)
@@ -246,8 +242,8 @@ class _Run:
 
     def _keep_data_report(self, catalog: Path) -> None:
         """Puts the list of what was kept out beside the log, and sees to it that files are tried again (D14)."""
-        rows = data_report.read_lines(catalog / data_report.QUARANTINE_FILE)
-        data_report.write_lines(self.folder / data_report.QUARANTINE_FILE, rows)
+        shutil.copyfile(catalog / data_report.QUARANTINE_FILE, self.folder / data_report.QUARANTINE_FILE)
+        rows = read_json_lines(catalog / data_report.QUARANTINE_FILE)
         failed = [
             row for row in rows if row["reason"].startswith(IO_ERROR) and row["path"] not in self.digest.unreadable
         ]

@@ -82,8 +82,8 @@ def train(args: FnArgs, settings: dict[str, Any], class_names: list[str], scratc
             began = time.monotonic()
             splits, top = training.activations(trunk, splits, scratch), rest
             trunk_seconds = time.monotonic() - began
-    pooling, head_settings = model_settings["head"]["pooling"], model_settings["head"]
-    pooled = network.pooled(top, pooling)
+    head_settings = model_settings["head"]
+    pooled = network.pooled(top, head_settings["pooling"])
     head = network.head(pooled.output_shape[-1], len(class_names), head_settings["hidden"], head_settings["dropout"])
     names = ("batch_size", "seed", "label_smoothing", "class_weights")
     shared = {name: training_settings[name] for name in names}
@@ -97,7 +97,7 @@ def train(args: FnArgs, settings: dict[str, Any], class_names: list[str], scratc
         )
         result["fine_tune"] = asdict(tuned) | {"kept": kept}
     progress.start(None, "exporting")
-    classifier = network.joined(network.pooled(backbone, pooling), head)
+    classifier = network.joined(network.pooled(backbone, head_settings["pooling"]), head)
     result |= {"parameters": int(classifier.count_params()), "classes": class_names}
     preprocessing = {"size": size, "mode": transform["resize"], "storage": storage}
     export.export(classifier, class_names, preprocessing, train_split.constants, Path(args.serving_model_dir))

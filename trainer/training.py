@@ -206,7 +206,6 @@ def _fit_head(
     would cost more than the pass that computed the features (`benchmarks/frozen_phase.py`).
     """
     count, batch_size = len(labels), settings["batch_size"]
-
     weights = tf.constant(keep.class_weights)
 
     @tf.function
@@ -236,7 +235,7 @@ def _fit_head(
     fit_began = time.monotonic()
     for number in range(settings["epochs"]):
         keep.on_epoch_begin(number)
-        loss, accuracy = epoch(tensors[0], tensors[1], tf.constant(random.permutation(count)))
+        loss, accuracy = epoch(*tensors, tf.constant(random.permutation(count)))
         logs = {"loss": float(loss), "accuracy": float(accuracy)}
         keep.on_epoch_end(number, logs)
         for name, value in logs.items():

@@ -3,6 +3,7 @@
 from collections import Counter
 
 from components import data_report
+from components.files import read_json_lines, write_json_lines
 from components.splits import SplitRules, build_catalog
 
 
@@ -75,5 +76,5 @@ def test_sizes_are_smallest_median_and_largest():
 
 def test_lines_survive_names_that_are_no_text(tmp_path):
     rows = [{"outcome": "skipped", "path": "a\nb\udcff.jpg", "reason": "broken link"}]
-    data_report.write_lines(tmp_path / "lines.jsonl", rows)
-    assert data_report.read_lines(tmp_path / "lines.jsonl") == rows
+    write_json_lines(tmp_path / "lines.jsonl", rows)
+    assert read_json_lines(tmp_path / "lines.jsonl") == rows

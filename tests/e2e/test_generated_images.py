@@ -16,11 +16,6 @@ FAST = (*TINY, "--set", "training.frozen.epochs=30", "--set", "training.fine_tun
 
 
 @pytest.fixture(scope="module")
-def graft(tmp_path_factory) -> Graft:
-    return Graft(tmp_path_factory.mktemp("graft"))
-
-
-@pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
     """100 shapes a class, and the faults that real folders have."""
     folder = tmp_path_factory.mktemp("images") / "shapes"

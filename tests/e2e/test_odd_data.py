@@ -15,11 +15,6 @@ FAST += ("--set", "evaluation.min_examples=5")
 
 
 @pytest.fixture(scope="module")
-def graft(tmp_path_factory) -> Graft:
-    return Graft(tmp_path_factory.mktemp("graft"))
-
-
-@pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("images") / "shapes"
     write_shapes(folder, 60)

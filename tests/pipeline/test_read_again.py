@@ -3,6 +3,7 @@
 import pytest
 
 from components import data_report
+from components.files import write_json_lines
 from components.image_files import Digest
 from pipeline import local
 from pipeline.output import Output
@@ -24,7 +25,7 @@ def digest_after(output, failing: list[str], unreadable: frozenset[str] = frozen
     catalog = output.root / "catalog"
     catalog.mkdir(exist_ok=True)
     rows = [{"outcome": "quarantined", "path": path, "reason": "I/O error: Input/output error"} for path in failing]
-    data_report.write_lines(catalog / data_report.QUARANTINE_FILE, rows)
+    write_json_lines(catalog / data_report.QUARANTINE_FILE, rows)
     run._keep_data_report(catalog)
     return local._not_the_failed_one(output, Digest("0" * 64, unreadable)).value
 
