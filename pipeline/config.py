@@ -99,10 +99,26 @@ class ModelConfig(Section):
         return self
 
 
+class AugmentationConfig(Section):
+    flip: Literal["none", "horizontal", "vertical", "both"] = "none"
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees, at most, either way
+    translation: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the side, at most, each way
+    zoom: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the side, at most, in or out
+    brightness: Share = 0.0  # share of the whole range, at most, up or down
+    contrast: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the contrast, at most, more or less
+
+    @property
+    def changes_colours(self) -> bool:
+        return bool(self.brightness or self.contrast)
+
+
 class FrozenConfig(Section):
     epochs: Annotated[int, Field(gt=0)] = 40
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     patience: Annotated[int, Field(gt=0)] = 10  # epochs without a better one before the phase ends
+    # augmented views of each image whose features are computed once, besides the image itself; every_epoch: a new view,
+    # and a pass through the backbone, in every epoch. Without augmentation there are none
+    views: Annotated[int, Field(ge=0)] | Literal["every_epoch"] = 4
 
 
 class FineTuneConfig(Section):
@@ -110,6 +126,8 @@ class FineTuneConfig(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4  # peak, after the warm-up
     patience: Annotated[int, Field(gt=0)] = 5  # epochs without a better one before the phase ends
     clip_norm: Annotated[float, Field(gt=0)] | None = None  # longest gradient of all weights together; null: any
+    block_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # learning rate of a block over that of the one above it
+    augment: bool = True  # as training.augmentation says, in every epoch anew
     # all; a number of blocks from the top, such as 2 blocks (residual units, Inception modules …); a layer's name or
     # the beginning of one; the index of the first layer; the share of the layers from the top
     unfreeze: str | Annotated[int, Field(strict=True)] | Annotated[float, Field(gt=0, le=1)] = 0.35
@@ -118,10 +136,25 @@ class FineTuneConfig(Section):
 class TrainingConfig(Section):
     batch_size: Annotated[int, Field(gt=0)] = 32
     seed: int = 1
+    # backbone: a new head on the backbone's weights; in_service: the model in service, where there is one: same classes
+    # are fine-tuned only, otherwise the head's rows are carried over by class name and both phases run
+    start_from: Literal["backbone", "in_service"] = "backbone"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of each label that is spread over all classes
-    class_weights: Literal["none", "balanced"] = "none"  # balanced: every class counts the same, however small
+    # every class counts the same, however small: weights in the loss, or sampling as often as the others
+    balance: Literal["none", "weights", "sampling"] = "none"
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = (
+        "float32"  # mixed: faster on recent GPUs and TPUs
+    )
+    devices: Literal["one", "all"] = "one"  # all: a replica of the network on each GPU (MirroredStrategy)
+    augmentation: AugmentationConfig = AugmentationConfig()
     frozen: FrozenConfig = FrozenConfig()
     fine_tune: FineTuneConfig = FineTuneConfig()
+
+    @model_validator(mode="after")
+    def _trains(self):
+        if self.start_from == "in_service" and not self.fine_tune.epochs:
+            raise ValueError("start_from: in_service needs fine_tune.epochs above 0: there is nothing else to train")
+        return self
 
 
 class EvaluationConfig(Section):
@@ -170,6 +203,14 @@ class Config(Section):
         if size != "auto" and size < row.min_size:
             raise ValueError(
                 f"transform.image_size of {self.model.backbone} must be at least {row.min_size}. Received: {size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stored_colours(self):
+        if self.transform.storage == "float" and self.training.augmentation.changes_colours:
+            raise ValueError(
+                "training.augmentation.brightness and contrast need pixels: set transform.storage to png or jpeg"
             )
         return self
 

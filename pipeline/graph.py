@@ -12,6 +12,7 @@ from tfx.proto import pusher_pb2, trainer_pb2
 from components.data_gate import DataGate
 from components.evaluation import GatedEvaluator
 from components.ingestion import ImageExampleGen
+from components.publishing import newest
 from components.pusher import AtomicPusher
 from components.remembered import SPLITS_FILE
 from components.source import source_digest
@@ -44,7 +45,7 @@ def create_pipeline(
     root: str,
     serving: str,
     schema_folder: str,
-    scratch: str | None,
+    cache: str | None,
     **options,
 ) -> Pipeline:
     """Builds the graph.
@@ -56,7 +57,8 @@ def create_pipeline(
       root: where artifacts go.
       serving: base path of published versions.
       schema_folder: holds the kept metadata schema, the small classes' splits and the last published statistics.
-      scratch: a folder under which the Trainer puts its decoded pixels; None for the system's temporary folder.
+      cache: a folder in which the Trainer keeps features and what it needs to go on after it was killed; None for
+        nowhere.
       **options: for `Pipeline`: metadata connection, cache, Beam arguments.
     """
     # Class folders in; encoded examples in three splits, their metadata without bytes, their schema, a quarantine out.
@@ -93,6 +95,7 @@ def create_pipeline(
     ).with_id("Transform")
     transform.add_upstream_node(data_gate)
     # Frozen backbone, then its top fine-tuned.
+    in_service = newest(Path(serving))
     trainer = Trainer(
         run_fn="trainer.run.run_fn",
         examples=transform.outputs["transformed_examples"],
@@ -104,7 +107,8 @@ def create_pipeline(
             "model": config.model.model_dump(mode="json"),
             "training": config.training.model_dump(mode="json"),
             "transform": transform_settings(config),
-            "scratch": scratch,
+            "start_from": str(in_service) if config.training.start_from == "in_service" and in_service else None,
+            "cache": cache,
             "weights_digest": weights_digest(config.model.weights),
             "code": source_digest("trainer.run"),
         },

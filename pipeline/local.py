@@ -219,7 +219,7 @@ class _Run:
             root=str(self.output.artifacts),
             serving=str(self.output.serving),
             schema_folder=str(self.output.schema),
-            scratch=str(self.output.cache),
+            cache=str(self.output.cache),
             enable_cache=True,
             beam_pipeline_args=BEAM_ARGUMENTS[self.config.runner.beam],
             metadata_connection_config=metadata.sqlite_metadata_connection_config(str(self.output.metadata)),

@@ -93,10 +93,11 @@ def note(node_id: str, outputs: dict[str, Any]) -> str:
         return f"{data['images']} images in {len(data['classes'])} classes" + (f", {bad} quarantined" if bad else "")
     if node_id == "Trainer":
         result = json.loads(Path(outputs["model_run"].uri, TRAINING_FILE).read_text())
-        parts = [f"eval accuracy {result['frozen']['eval_accuracy']:.3f} frozen"]
+        parts = [f"{frozen['eval_accuracy']:.3f} frozen"] if (frozen := result["frozen"]) else []
         if tuned := result["fine_tune"]:
             parts.append(f"{tuned['eval_accuracy']:.3f} fine-tuned" + ("" if tuned["kept"] else " (undone)"))
-        return ", ".join(parts)
+        begun = f" (from version {result['start_from']})" if result["start_from"] else ""
+        return f"eval accuracy {', '.join(parts)}{begun}"
     if node_id == "GatedEvaluator":
         decision = json.loads(Path(outputs["evaluation"].uri, "decision.json").read_text())
         return f"test accuracy {decision['metrics']['accuracy']:.3f}, {'passed' if decision['blessed'] else 'refused'}"

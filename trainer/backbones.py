@@ -308,6 +308,21 @@ def build(name: str, alpha: float, weights: str, size: int) -> Any:
     return backbone
 
 
+def copy(backbone: Any, name: str, alpha: float, size: int) -> Any:
+    """The same network with the same weights, its layers in the current precision.
+
+    Args:
+      backbone: made by `build`.
+      name: as for `build`.
+      alpha: as for `build`.
+      size: as for `build`.
+    """
+    twin = build(name, alpha, "none", size)
+    twin.set_weights(backbone.get_weights())
+    _settle_normalisation(twin)
+    return twin
+
+
 def load_file(backbone: Any, path: Path) -> None:
     """Loads weights from a file; nothing in the file is executed.
 

@@ -1,6 +1,7 @@
 """Transformed examples -> pixels on disk, in an order that no runner decides."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from components import features, pixels
+from trainer import rows
+from trainer.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -15,58 +18,102 @@ class Split:
     """One split, sorted by content hash.
 
     Attributes:
-      images: uint8 [examples, size, size, 3] (float32 and normalised where `storage` is `float`), mapped from a file:
-        memory holds only what is in use.
+      images: uint8 [examples, size, size, 3] (float32 and normalised where `storage` is `float`, or where something was
+        computed from them); memory holds only what is in use.
       labels: int64 [examples].
       order: int64 [examples], row of `images` for each position of the sorted order.
       constants: channel order, scale and offset for `pixels.normalise`.
+      digest: of the content hashes in their order; empty where nothing is kept under it.
     """
 
-    images: np.ndarray
+    images: Rows | np.ndarray
     labels: np.ndarray
     order: np.ndarray
     constants: tuple[np.ndarray, np.ndarray, np.ndarray]
+    digest: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def normalised(self, batch: tf.Tensor) -> tf.Tensor:
-        """What the backbone expects, float32 [batch, size, size, 3]."""
-        return pixels.normalise(batch, *self.constants) if self.images.dtype == np.uint8 else batch
+    def normalised(self, batch: tf.Tensor, augment: Callable[[tf.Tensor], tf.Tensor] | None = None) -> tf.Tensor:
+        """What the backbone expects, float32 [batch, size, size, 3], of images as they are stored.
+
+        Args:
+          batch: [batch, size, size, 3].
+          augment: applied before.
+        """
+        images = augment(batch) if augment else batch
+        return pixels.normalise(images, *self.constants) if self.images.dtype == np.uint8 else images
+
+    def take(self, positions: np.ndarray) -> np.ndarray:
+        """Images at positions of the sorted order, [len(positions), ...]."""
+        return self.images[self.order[positions]]
 
     def batches(self, batch_size: int) -> Iterator[np.ndarray]:
         """Images in the sorted order, once."""
         for start in range(0, len(self), batch_size):
-            yield self.images[self.order[start : start + batch_size]]
+            yield self.take(np.arange(start, min(start + batch_size, len(self))))
 
-    def mapped(self, batches: Iterable[np.ndarray], shape: Sequence[int], scratch: Path) -> "Split":
-        """The same examples with something computed from each image in its place.
-
-        Args:
-          batches: float32 [batch, *shape], in the sorted order.
-          shape: of one.
-          scratch: an existing folder; takes four bytes a number.
-        """
-        path = _new_file(scratch)
-        with open(path, "wb") as file:
-            for batch in batches:
-                batch.tofile(file)
-        images = np.memmap(path, np.float32, "r", shape=(len(self), *shape))
+    def replaced(self, images: Rows) -> "Split":
+        """The same examples with something computed from each image, in the sorted order, in its place."""
         return replace(self, images=images, order=np.arange(len(self)))
 
-    def training_data(self, batch_size: int, seed: int | None) -> tf.data.Dataset:
-        """(normalised images, labels) batches; shuffled anew in every epoch where a seed is given."""
-        size = self.images.shape[1:]
-        dtype = tf.as_dtype(self.images.dtype)
-        data = tf.data.Dataset.from_tensor_slices((self.order, self.labels))
-        if seed is not None:
-            data = data.shuffle(len(self), seed=seed, reshuffle_each_iteration=True)
 
-        def load(rows: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            images = tf.numpy_function(lambda index: self.images[index], [rows], dtype)
-            return self.normalised(tf.ensure_shape(images, [None, *size])), labels
+class Batches:
+    """Batches for `Model.fit` in an order that is set before each epoch.
 
-        return data.batch(batch_size).map(load, num_parallel_calls=2, deterministic=True).prefetch(2)
+    Attributes:
+      data: a data set of (normalised images, labels) batches.
+    """
+
+    def __init__(self, split: Split, batch_size: int, augment: Callable[[tf.Tensor], tf.Tensor] | None = None):
+        """Begins with the sorted order, each example once.
+
+        Args:
+          split: what to read.
+          batch_size: examples.
+          augment: applied to each batch of images as they are stored.
+        """
+        self._order = np.arange(len(split))
+        size = split.images.shape[1:]
+
+        def read(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            positions = self._order[index]
+            return split.take(positions), split.labels[positions]
+
+        def load(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            images, labels = tf.numpy_function(read, [index], (tf.as_dtype(split.images.dtype), tf.int64))
+            return tf.ensure_shape(images, [None, *size]), tf.ensure_shape(labels, [None])
+
+        def prepare(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return split.normalised(images, augment), labels
+
+        data = tf.data.Dataset.range(len(split)).batch(batch_size).map(load, num_parallel_calls=2, deterministic=True)
+        # One after the other where chance is drawn, so that the same seed draws the same for the same image.
+        self.data = data.map(prepare, num_parallel_calls=None if augment else 2).prefetch(2)
+
+    def arrange(self, order: np.ndarray) -> None:
+        """Sets which example comes when in the next epoch.
+
+        Args:
+          order: int64 [examples], positions of the sorted order; an example may come several times, or not at all.
+        """
+        self._order = order
+
+
+def epoch_order(labels: np.ndarray, seed: Sequence[int], balanced: bool) -> np.ndarray:
+    """In which order examples are shown, int64 [examples].
+
+    Args:
+      labels: int64 [examples].
+      seed: the same numbers give the same order, in whatever process.
+      balanced: drawn with replacement, every class as often as every other in the mean, instead of each example once.
+    """
+    random = np.random.default_rng(list(seed))
+    if not balanced:
+        return random.permutation(len(labels))
+    share = 1 / np.bincount(labels)[labels]
+    return random.choice(len(labels), len(labels), p=share / share.sum())
 
 
 def read_split(patterns: Sequence[str], size: int, storage: str, scratch: Path) -> Split:
@@ -99,19 +146,19 @@ def read_split(patterns: Sequence[str], size: int, storage: str, scratch: Path) 
     files = sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
     records = tf.data.TFRecordDataset(files, num_parallel_reads=2)
     data = records.map(parse, num_parallel_calls=tf.data.AUTOTUNE).batch(64).prefetch(2)
-    path = _new_file(scratch)
-    labels, keys, constants = [], [], None
-    with open(path, "wb") as file:
+    labels, keys, constants = [], [], []
+
+    def images() -> Iterator[np.ndarray]:
         for batch in data.as_numpy_iterator():
-            batch[features.IMAGE].tofile(file)
             labels.append(batch[features.LABEL])
             keys.append(batch[features.KEY])
-            constants = tuple(batch[name][0] for name in (features.CHANNEL_ORDER, features.SCALE, features.OFFSET))
+            constants[:] = (batch[name][0] for name in (features.CHANNEL_ORDER, features.SCALE, features.OFFSET))
+            yield batch[features.IMAGE]
+
+    path = scratch / f"pixels-{len(list(scratch.iterdir()))}"
+    rows.write(path, images())
     all_labels, all_keys = np.concatenate(labels), np.concatenate(keys)
-    images = np.memmap(path, np.float32 if as_float else np.uint8, "r", shape=(len(all_labels), size, size, 3))
     order = np.argsort(all_keys, kind="stable")
-    return Split(images, all_labels[order], order, constants)
-
-
-def _new_file(scratch: Path) -> Path:
-    return scratch / f"pixels-{len(list(scratch.iterdir()))}"
+    stored = Rows(path, (len(all_labels), size, size, 3), np.float32 if as_float else np.uint8)
+    digest = hashlib.sha256(b"".join(all_keys[order])).hexdigest()
+    return Split(stored, all_labels[order], order, tuple(constants), digest)

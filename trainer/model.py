@@ -1,11 +1,13 @@
 """The network: a backbone, a pooled feature, a head; and which of its layers learn."""
 
+import bisect
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from components.errors import UsageError
+from trainer.backbones import block_count
 
 
 def pooled(backbone: keras.Model, pooling: str) -> keras.Model:
@@ -41,12 +43,15 @@ def head(features: int, classes: int, hidden: list[int], dropout: float) -> kera
     Returns:
       keras.Model from [batch, features] to probabilities [batch, classes].
     """
-    inputs = keras.Input((features,))
+    # In float32 whatever the backbone computes in: it costs nothing, and a softmax in half precision loses digits.
+    exact = {"dtype": "float32"}
+    inputs = keras.Input((features,), **exact)
     x = inputs
     for units in hidden:
-        x = keras.layers.Dense(units, activation="relu")(x)
-    x = keras.layers.Dropout(dropout)(x)
-    return keras.Model(inputs, keras.layers.Dense(classes, activation="softmax", name="probabilities")(x), name="head")
+        x = keras.layers.Dense(units, activation="relu", **exact)(x)
+    x = keras.layers.Dropout(dropout, **exact)(x)
+    outputs = keras.layers.Dense(classes, activation="softmax", name="probabilities", **exact)(x)
+    return keras.Model(inputs, outputs, name="head")
 
 
 def joined(features: keras.Model, head_model: keras.Model) -> keras.Model:
@@ -54,20 +59,17 @@ def joined(features: keras.Model, head_model: keras.Model) -> keras.Model:
     return keras.Model(features.input, head_model(features.output), name="classifier")
 
 
-def divide(backbone: keras.Model, start: str | int | float) -> tuple[keras.Model | None, keras.Model]:
+def divide(backbone: keras.Model, start: int) -> tuple[keras.Model | None, keras.Model]:
     """Cuts a backbone in two where fine-tuning begins, so that what never changes need not be computed in every epoch.
 
     Args:
       backbone: a functional model.
-      start: as for `unfreeze`.
+      start: index of the first layer that fine-tuning trains.
 
     Returns:
       The trunk, which holds no layer that `unfreeze` makes trainable, and the rest, which takes its output. Both
       share the backbone's layers. The trunk is None, and the rest the whole backbone, where no single tensor below
       `start` feeds all that follows.
-
-    Raises:
-      UsageError: the name or index is not in the backbone.
     """
     # Not the layers: ConvNeXt adds its shortcuts with operations that are none.
     steps = backbone.operations
@@ -80,7 +82,7 @@ def divide(backbone: keras.Model, start: str | int | float) -> tuple[keras.Model
                 if (below := position.get(id(parent.operation))) is not None:
                     reach[below] = max(reach[below], index)
     farthest, cut = 0, 0
-    for index in range(1, position[id(backbone.layers[_first_layer(backbone, start)])]):
+    for index in range(1, position[id(backbone.layers[start])]):
         farthest = max(farthest, reach[index - 1])
         if farthest <= index:
             cut = index
@@ -90,69 +92,97 @@ def divide(backbone: keras.Model, start: str | int | float) -> tuple[keras.Model
     return keras.Model(backbone.input, seam, name="trunk"), keras.Model(seam, backbone.output, name="top")
 
 
-def unfreeze(backbone: keras.Model, start: str | int | float) -> int:
+def unfreeze(backbone: keras.Model, start: int) -> None:
     """Makes the top of a backbone trainable; BatchNorm layers stay frozen.
 
     Args:
       backbone: its layers are changed.
-      start: `all`; a layer's name, or the beginning of one, such as `block5`; an int, the index of the first layer to
-        train; a float above 0 and up to 1, the share of the layers, counted from the top.
-
-    Returns:
-      How many layers with weights are trainable.
+      start: index of the first layer to train.
 
     Raises:
-      UsageError: the name or index is not in the backbone, or nothing would be trainable.
+      UsageError: nothing would be trainable.
     """
-    first = _first_layer(backbone, start)
     backbone.trainable = True
     for index, layer in enumerate(backbone.layers):
-        layer.trainable = index >= first and not _is_batch_norm(layer)
-    count = sum(bool(layer.trainable_weights) for layer in backbone.layers)
-    if not count:
-        raise UsageError(f"training.fine_tune.unfreeze: {start!r} leaves nothing of {backbone.name} to train.")
-    return count
+        layer.trainable = index >= start and not _is_batch_norm(layer)
+    if not backbone.trainable_weights:
+        raise UsageError(
+            f"training.fine_tune.unfreeze leaves nothing of {backbone.name} to train: layer {start} of "
+            f"{len(backbone.layers)}, and what follows it, has no weights; begin lower."
+        )
 
 
-def start_of_blocks(backbone: keras.Model, blocks: Sequence[str], count: int) -> int:
-    """Where the topmost blocks begin.
+def first_unfrozen(backbone: keras.Model, setting: str | int | float, blocks: Sequence[str]) -> int:
+    """Index of the first layer that fine-tuning trains.
 
     Args:
       backbone: without top.
+      setting: `all`; a number of blocks from the top, such as `2 blocks`; a layer's name, or the beginning of one, such
+        as `block5`; an int, the index of the first layer; a float above 0 and up to 1, the share of the layers from the
+        top.
       blocks: of its row in `backbones.BACKBONES`.
-      count: 1 to `len(blocks)`, how many blocks.
 
-    Returns:
-      Index of the first layer in them that fine-tuning trains, for `divide` and `unfreeze`; 0 for all blocks.
+    Raises:
+      UsageError: the name or index is not in the backbone.
     """
+    layers: list[Any] = backbone.layers
+    has = f"training.fine_tune.unfreeze: {backbone.name} has {len(layers)} layers"
+    if setting == "all":
+        return 0
+    if (count := block_count(setting)) is not None:
+        return _start_of_blocks(layers, blocks, count)
+    if isinstance(setting, str):
+        for index, layer in enumerate(layers):
+            if layer.name.startswith(setting):
+                return index
+        raise UsageError(f"{has} and none whose name begins with {setting!r}; the last is {layers[-1].name!r}.")
+    if isinstance(setting, float):
+        return int(len(layers) * (1 - setting))
+    if not 0 <= setting < len(layers):
+        raise UsageError(f"{has}, so an index must be 0 to {len(layers) - 1}. Received: {setting}.")
+    return setting
+
+
+def _start_of_blocks(layers: list[Any], blocks: Sequence[str], count: int) -> int:
+    """Where the topmost blocks begin: the first layer in them that fine-tuning trains."""
     if count == len(blocks):
         return 0
-    layers, end = backbone.layers, blocks[-count - 1]
-    # InceptionV3 has layers mixed1 and mixed10: a whole name comes before the beginning of one.
-    exact = [index for index, layer in enumerate(layers) if layer.name == end]
-    last = (exact or [index for index, layer in enumerate(layers) if layer.name.startswith(end)])[-1]
+    last = _last_layers(layers, blocks)[-count - 1]
     # Xception's BatchNorm layers of shortcuts have no names of their own and may come after the last that has.
     return next(
         index for index in range(last + 1, len(layers)) if layers[index].weights and not _is_batch_norm(layers[index])
     )
 
 
+def rate_factors(backbone: keras.Model, blocks: Sequence[str], decay: float) -> dict[str, float]:
+    """What the learning rate of each variable is multiplied by: 1 in the topmost block, `decay` times as much in each
+    block below.
+
+    Args:
+      backbone: without top.
+      blocks: of its row in `backbones.BACKBONES`.
+      decay: above 0, up to 1.
+
+    Returns:
+      By the variable's `path`.
+    """
+    ends = _last_layers(backbone.layers, blocks)[:-1]
+    return {
+        weight.path: decay ** (len(ends) - bisect.bisect_left(ends, index))
+        for index, layer in enumerate(backbone.layers)
+        for weight in layer.weights
+    }
+
+
+def _last_layers(layers: list[Any], blocks: Sequence[str]) -> list[int]:
+    """Index of the last layer that is named after each block."""
+    found = []
+    for block in blocks:
+        # InceptionV3 has layers mixed1 and mixed10: a whole name comes before the beginning of one.
+        exact = [index for index, layer in enumerate(layers) if layer.name == block]
+        found.append((exact or [index for index, layer in enumerate(layers) if layer.name.startswith(block)])[-1])
+    return found
+
+
 def _is_batch_norm(layer: keras.Layer) -> bool:
     return isinstance(layer, keras.layers.BatchNormalization)
-
-
-def _first_layer(backbone: keras.Model, start: str | int | float) -> int:
-    layers: list[Any] = backbone.layers
-    setting = f"training.fine_tune.unfreeze: {backbone.name} has {len(layers)} layers"
-    if start == "all":
-        return 0
-    if isinstance(start, str):
-        for index, layer in enumerate(layers):
-            if layer.name.startswith(start):
-                return index
-        raise UsageError(f"{setting} and none whose name begins with {start!r}; the last is {layers[-1].name!r}.")
-    if isinstance(start, float):
-        return int(len(layers) * (1 - start))
-    if not 0 <= start < len(layers):
-        raise UsageError(f"{setting}, so an index must be 0 to {len(layers) - 1}. Received: {start}.")
-    return start

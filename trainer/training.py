@@ -1,10 +1,10 @@
 """The two phases: a head on features computed once, then the top of the backbone with a small learning rate."""
 
+import contextlib
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -13,7 +13,13 @@ import tensorflow as tf
 
 from components import progress
 from components.errors import GraftError
-from trainer.dataset import Split
+from trainer.augmentation import Augmentation
+from trainer.checkpoints import Checkpoints
+from trainer.dataset import Batches, Split, epoch_order
+
+# Features are read from the disk this many bytes at a time: memory does not grow with the number of images.
+CHUNK_BYTES = 64 * 2**20
+EVAL_BATCH = 64
 
 
 @dataclass
@@ -22,13 +28,14 @@ class Phase:
 
     Attributes:
       epochs: epochs that ran (early stopping may end a phase before its last).
-      seconds: wall-clock time, the pass that computes the features included.
+      seconds: wall-clock time, the pass that computes the features included; all attempts, where it was resumed.
       accuracy: of the training split in the kept epoch.
       eval_accuracy: of the eval split in the kept epoch.
       eval_loss: of the eval split in the kept epoch.
       kept_epoch: 1-based; 0 where the phase began better than any of its epochs ended.
       images_per_second: training images, over the epochs.
-      history: per epoch, what Keras reports.
+      history: per epoch: `loss`, `accuracy`, `val_loss`, `val_accuracy`, `learning_rate`, and `seconds` since the phase
+        began.
     """
 
     epochs: int = 0
@@ -41,66 +48,163 @@ class Phase:
     history: dict[str, list[float]] = field(default_factory=dict)
 
 
-class KeepBest(keras.callbacks.Callback):
-    """Evaluates after each epoch, keeps the best one's weights, and stops when none has been kept for a while.
+# ---- from epoch to epoch --------------------------------------------------------------------------------------------
+
+
+class Course:
+    """A phase from epoch to epoch: judges each by the eval split, keeps the best one's weights, stops when none has
+    been kept for a while, and can be taken up again where a killed process left it.
 
     The best epoch is the latest whose eval loss is within one standard error (of the paired differences) of the lowest.
     The eval splits of transfer learning are small: their lowest loss is partly luck, and an epoch from before the head
     had learnt all it can often has it (`docs/decisions.md` has the measurement). It is the one-standard-error rule of
     Breiman et al. 1984, "Classification and Regression Trees", with "later" for "simpler".
-
-    Args:
-      name: of the phase, for messages.
-      patience: epochs.
-      eval_data: (inputs, labels) batches of the eval split.
-      weights: float32 [classes], what an example of each class counts in the eval loss, as it does in training.
-      start: eval loss that an epoch must be below to be kept.
     """
 
-    def __init__(self, name: str, patience: int, eval_data: Iterable, weights: np.ndarray, start: float = math.inf):
-        super().__init__()
-        self.class_weights = weights
-        self.name, self.patience, self.eval_data, self.start = name, patience, eval_data, start
-        self.epoch = 0
-        self.weights: list[np.ndarray] | None = None
-        self.lowest: np.ndarray | None = None
+    def __init__(
+        self,
+        name: str,
+        model: keras.Model,
+        labels: np.ndarray,
+        weights: np.ndarray,
+        settings: dict,
+        checkpoints: Checkpoints,
+        seconds: float = 0.0,
+        start: float = math.inf,
+    ):
+        """Takes up what a killed process left, if anything.
 
-    def on_train_begin(self, logs=None):
-        self.weights = self.model.get_weights()
-        self._forward = tf.function(lambda inputs: self.model(inputs, training=False), reduce_retracing=True)
+        Args:
+          name: of the phase: `frozen` or `fine_tune`.
+          model: compiled, its optimizer built; left with the best epoch's weights.
+          labels: int64 [examples], of the eval split.
+          weights: float32 [classes], what an example of each class counts in the eval loss, as it does in training.
+          settings: `epochs`, `patience`.
+          checkpoints: where the state after an epoch is kept.
+          seconds: what the phase took before its first epoch.
+          start: eval loss that an epoch must be below to be kept.
+        """
+        self.name, self.model, self.settings, self.start = name, model, settings, start
+        self._labels, self._weights, self._checkpoints = labels, weights, checkpoints
+        self.history: dict[str, list[float]] = {}
+        self.epoch = self.kept = 0
+        self.stopped = False
+        self._lowest = np.empty(0)
+        self._best = self._values()
+        self._before, self._began = seconds, time.monotonic()
+        self._resume()
 
-    def on_epoch_begin(self, epoch, logs=None):
-        progress.say(f"{self.name}, epoch {epoch + 1} of {self.params['epochs']}")
+    def run(
+        self,
+        train: Callable[[int], tuple[float, float]],
+        predict: Callable[[], np.ndarray],
+        images: int,
+    ) -> Phase:
+        """All epochs that are left.
 
-    def on_epoch_end(self, epoch, logs=None):
-        losses, accuracy = self._evaluate()
-        # Keras' own History comes after this callback and takes these with the rest.
-        logs["val_loss"], logs["val_accuracy"] = float(losses.mean()), accuracy
-        if not (math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"])):
-            rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        Args:
+          train: given the number of an epoch, from 0, trains it; returns mean loss and accuracy.
+          predict: probabilities of the eval split, [examples, classes].
+          images: how many an epoch shows.
+        """
+        while self.epoch < self.settings["epochs"] and not self.stopped:
+            progress.say(f"{self.title}, epoch {self.epoch + 1} of {self.settings['epochs']}")
+            loss, accuracy = train(self.epoch)
+            self._judge(loss, accuracy, predict())
+            self._save()
+        for variable, value in zip(self.model.trainable_variables, self._best, strict=True):
+            variable.assign(value)
+        return self._phase(images)
+
+    @property
+    def title(self) -> str:
+        """The phase's name for people."""
+        return self.name.replace("_", "-")
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time of the phase so far."""
+        return self._before + time.monotonic() - self._began
+
+    def _judge(self, loss: float, accuracy: float, probabilities: np.ndarray) -> None:
+        self.epoch += 1
+        losses = eval_losses(probabilities, self._labels, self._weights)
+        mean = float(losses.mean())
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        if not (math.isfinite(loss) and math.isfinite(mean)):
             raise GraftError(
-                f"The loss became {logs['loss']} (eval {logs['val_loss']}) in epoch {epoch + 1} of the {self.name} "
-                f"phase at learning rate {rate:g}: training stopped and nothing was published. Lower the learning_rate."
+                f"The loss became {loss} (eval {mean}) in epoch {self.epoch} of the {self.title} phase at learning "
+                f"rate {rate:g}: training stopped and nothing was published. Lower the learning_rate."
             )
-        if logs["val_loss"] < self.start and (self.lowest is None or not significantly_higher(losses, self.lowest)):
-            self.epoch, self.weights = epoch + 1, self.model.get_weights()
-            if self.lowest is None or losses.mean() < self.lowest.mean():
-                self.lowest = losses
-        elif epoch + 1 - self.epoch >= self.patience:
-            self.model.stop_training = True
+        row = {"loss": loss, "accuracy": accuracy, "val_loss": mean}
+        row["val_accuracy"] = float((probabilities.argmax(1) == self._labels).mean())
+        row |= {"learning_rate": rate, "seconds": self.seconds}
+        for key, value in row.items():
+            self.history.setdefault(key, []).append(value)
+        if mean < self.start and (not self.kept or not significantly_higher(losses, self._lowest)):
+            if not self.kept or mean < self._lowest.mean():
+                self._lowest = losses
+            self.kept, self._best = self.epoch, self._values()
+        elif self.epoch - self.kept >= self.settings["patience"]:
+            self.stopped = True
 
-    def on_train_end(self, logs=None):
-        self.model.set_weights(self.weights)
+    def _values(self) -> list[np.ndarray]:
+        # Nothing else changes: BatchNorm's statistics stay what they are in both phases.
+        return [variable.numpy() for variable in self.model.trainable_variables]
 
-    def _evaluate(self) -> tuple[np.ndarray, float]:
-        """Cross-entropy of each eval image, float64 [examples], and the accuracy."""
-        losses, hits = [], []
-        for inputs, labels in self.eval_data:
-            probabilities, labels = self._forward(inputs).numpy(), np.asarray(labels)
-            true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-            losses.append(-np.log(np.maximum(true, 1e-7)) * self.class_weights[labels])
-            hits.append(probabilities.argmax(1) == labels)
-        return np.concatenate(losses), float(np.concatenate(hits).mean())
+    def _state(self) -> list[Any]:
+        """Everything that the next epoch depends on: weights, random generators, optimizer."""
+        known = {id(weight) for weight in self.model.weights}
+        random = [variable for variable in self.model.variables if id(variable) not in known]
+        return [*self.model.trainable_variables, *random, *self.model.optimizer.variables]
+
+    def _save(self) -> None:
+        names = ("epoch", "kept", "stopped", "history", "seconds")
+        note = {name: getattr(self, name) for name in names}
+        self._checkpoints.offer(
+            self.name, note, lambda: [self._lowest, *self._best, *(variable.numpy() for variable in self._state())]
+        )
+
+    def _resume(self) -> None:
+        found = self._checkpoints.read(self.name)
+        if found is None:
+            return
+        note, (self._lowest, *arrays) = found
+        self._best, values = arrays[: len(self._best)], arrays[len(self._best) :]
+        for variable, value in zip(self._state(), values, strict=True):
+            variable.assign(value)
+        self.epoch, self.kept, self.stopped = note["epoch"], note["kept"], note["stopped"]
+        self.history, self._before = note["history"], note["seconds"]
+        progress.say(f"going on after epoch {self.epoch} of the {self.title} phase")
+
+    def _phase(self, images: int) -> Phase:
+        # Where no epoch was kept, the best of them says how close it came.
+        best = self.kept or 1 + int(np.argmin(self.history["val_loss"]))
+        seconds = self.history["seconds"]
+        # The first epoch also compiles.
+        pace = (seconds[-1] - seconds[0]) / (len(seconds) - 1) if len(seconds) > 1 else seconds[0]
+        return Phase(
+            epochs=self.epoch,
+            seconds=self.seconds,
+            accuracy=self.history["accuracy"][best - 1],
+            eval_accuracy=self.history["val_accuracy"][best - 1],
+            eval_loss=self.history["val_loss"][best - 1],
+            kept_epoch=self.kept,
+            images_per_second=images / max(pace, 1e-9),
+            history=self.history,
+        )
+
+
+def eval_losses(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Cross-entropy of each example, float64 [examples].
+
+    Args:
+      probabilities: [examples, classes].
+      labels: int64 [examples].
+      weights: float32 [classes], what an example of each class counts.
+    """
+    true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return -np.log(np.maximum(true, 1e-7)) * weights[labels]
 
 
 def significantly_higher(losses: np.ndarray, lowest: np.ndarray) -> bool:
@@ -108,6 +212,9 @@ def significantly_higher(losses: np.ndarray, lowest: np.ndarray) -> bool:
     differences = losses - lowest
     error = differences.std(ddof=1) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
     return bool(differences.mean() > error)
+
+
+# ---- losses and rates -----------------------------------------------------------------------------------------------
 
 
 def loss_of(label_smoothing: float) -> keras.losses.Loss:
@@ -131,176 +238,236 @@ class SmoothedCrossentropy(keras.losses.Loss):
         return keras.losses.categorical_crossentropy(one_hot, y_pred, label_smoothing=self._label_smoothing)
 
 
-def class_weights(labels: np.ndarray, classes: int, kind: str) -> np.ndarray:
+def class_weights(labels: np.ndarray, classes: int, balance: str) -> np.ndarray:
     """What an example of each class counts in the loss, float32 [classes].
 
     Args:
       labels: int64 [examples], the training split's.
       classes: how many there are.
-      kind: `none`: 1 each; `balanced`: inversely proportional to the class's number of examples, 1 in the mean over the
-        examples.
+      balance: `weights` and `sampling`: inversely proportional to the class's number of examples, 1 in the mean over
+        the examples; `none`: 1 each.
     """
-    if kind == "none":
+    if balance == "none":
         return np.ones(classes, np.float32)
     counts = np.bincount(labels, minlength=classes)
     return (len(labels) / (classes * np.maximum(counts, 1))).astype(np.float32)
 
 
-def forward(model: keras.Model, splits: Sequence[Split], batch_size: int = 32) -> Iterator[Iterator[np.ndarray]]:
-    """One forward pass in inference mode: for each split, float32 [batch, ...] batches in its sorted order."""
-    images = splits[0].images
+class LayerwiseAdam(keras.optimizers.Adam):
+    """Adam with a factor on the learning rate of each variable (discriminative fine-tuning: Howard and Ruder 2018,
+    https://arxiv.org/abs/1801.06146)."""
+
+    def __init__(self, factors: dict[str, float], **options):
+        """Sets the factors.
+
+        Args:
+          factors: by the variable's `path`; 1 for those that are not in it.
+          **options: of `keras.optimizers.Adam`.
+        """
+        super().__init__(**options)
+        self._factors = factors
+
+    def build(self, variables):
+        super().build(variables)
+        # In the order of `_get_variable_index`: the update gets variables that no longer know their path.
+        self._factor_of = [self._factors.get(variable.path, 1.0) for variable in variables]
+
+    def update_step(self, gradient, variable, learning_rate):
+        factor = self._factor_of[self._get_variable_index(variable)]
+        super().update_step(gradient, variable, learning_rate * factor)
+
+
+def warm_up_and_cosine(peak: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Rises over the first tenth of the steps and falls along a cosine to zero (Loshchilov and Hutter 2017,
+    https://arxiv.org/abs/1608.03983; warm-up: Goyal et al. 2017, https://arxiv.org/abs/1706.02677)."""
+    warm_up = max(1, steps // 10)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, steps - warm_up), warmup_target=peak, warmup_steps=warm_up
+    )
+
+
+# ---- what is computed once ------------------------------------------------------------------------------------------
+
+
+def inference(
+    model: keras.Model, like: Split, augmentation: Augmentation | None = None
+) -> Callable[[Split], Iterator[np.ndarray]]:
+    """Forward passes in inference mode.
+
+    Args:
+      model: from normalised images.
+      like: a split of the images that are meant.
+      augmentation: changes the images before they are normalised.
+
+    Returns:
+      From a split to float32 [batch, ...] batches in its sorted order.
+    """
 
     # Not model.predict: its data adapter would copy the images once more. One trace serves every batch and split.
-    @tf.function(input_signature=[tf.TensorSpec([None, *images.shape[1:]], images.dtype)])
+    @tf.function(input_signature=[tf.TensorSpec([None, *like.images.shape[1:]], like.images.dtype)])
     def call(batch: tf.Tensor) -> tf.Tensor:
-        return model(splits[0].normalised(batch), training=False)
+        return tf.cast(model(like.normalised(batch, augmentation), training=False), tf.float32)
 
     def outputs(split: Split) -> Iterator[np.ndarray]:
-        for batch in split.batches(batch_size):
+        for batch in split.batches(32):
             yield call(tf.constant(batch)).numpy()
             progress.advance(len(batch))
 
-    return map(outputs, splits)
+    return outputs
 
 
-def activations(trunk: keras.Model, splits: Sequence[Split], scratch: Path) -> list[Split]:
-    """The splits as the layers after a trunk that never changes see them: one forward pass, for both phases.
-
-    Args:
-      trunk: the part of the backbone that stays frozen throughout.
-      splits: of images.
-      scratch: a folder for the results.
-    """
-    progress.start(sum(map(len, splits)), "computing what the frozen layers give")
-    passes = zip(splits, forward(trunk, splits), strict=True)
-    return [split.mapped(batches, trunk.output_shape[1:], scratch) for split, batches in passes]
+# ---- the phases -----------------------------------------------------------------------------------------------------
 
 
-def train_frozen(features: keras.Model, head: keras.Model, train: Split, evaluation: Split, settings: dict) -> Phase:
-    """Trains the head; the backbone runs over each image once, whatever the number of epochs.
-
-    Args:
-      features: backbone with pooling; not changed.
-      head: trained in place, left with its best epoch's weights.
-      train: training split.
-      evaluation: eval split, which picks the epoch.
-      settings: `epochs`, `learning_rate`, `patience`, `batch_size`, `seed`, `label_smoothing`, `class_weights`.
-    """
-    began = time.monotonic()
-    splits = (train, evaluation)
-    progress.start(sum(map(len, splits)), "computing features")
-    data = [np.concatenate(list(batches)) for batches in forward(features, splits)]
-    progress.start(None)
-    head.compile(keras.optimizers.Adam(settings["learning_rate"]), loss_of(settings["label_smoothing"]))
-    weights = class_weights(train.labels, head.output_shape[-1], settings["class_weights"])
-    keep = KeepBest("frozen", settings["patience"], [(data[1], evaluation.labels)], weights)
-    return _fit_head(head, data[0], train.labels, keep, settings, began)
-
-
-def _fit_head(
-    head: keras.Model, inputs: np.ndarray, labels: np.ndarray, keep: KeepBest, settings: dict, began: float
+def train_head(
+    head: keras.Model,
+    views: Sequence[Split],
+    evaluation: Split,
+    settings: dict,
+    checkpoints: Checkpoints,
+    seconds: float = 0.0,
 ) -> Phase:
-    """What Model.fit does, with a whole epoch as one graph call.
+    """The frozen phase on features computed once.
 
-    A step of a head takes a fifth of a millisecond; what Keras does around each step and each epoch takes longer and
-    would cost more than the pass that computed the features (`benchmarks/frozen_phase.py`).
+    Args:
+      head: trained in place, left with its best epoch's weights.
+      views: features of the training split; with several, of differently augmented images, every epoch draws one of
+        them for each example.
+      evaluation: features of the eval split, which picks the epoch.
+      settings: `epochs`, `learning_rate`, `patience`, `batch_size`, `seed`, `label_smoothing`, `balance`.
+      checkpoints: where the state after an epoch is kept.
+      seconds: what computing the features took.
     """
-    count, batch_size = len(labels), settings["batch_size"]
-    weights = tf.constant(keep.class_weights)
+    labels, batch_size = views[0].labels, settings["batch_size"]
+    head.compile(keras.optimizers.Adam(settings["learning_rate"]), loss_of(settings["label_smoothing"]))
+    head.optimizer.build(head.trainable_weights)
+    eval_weights, weights = _balance(labels, head.output_shape[-1], settings)
+    weights = tf.constant(weights)
 
-    @tf.function
-    def epoch(inputs: tf.Tensor, labels: tf.Tensor, order: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Mean loss and accuracy over the examples in this order."""
-        total, hits = tf.constant(0.0), tf.constant(0, tf.int64)
-        for start in tf.range(0, count, batch_size):
-            rows = order[start : start + batch_size]
-            x, y = tf.gather(inputs, rows), tf.gather(labels, rows)
+    # A step of a head takes a fifth of a millisecond; what Keras does around each step and each epoch takes longer and
+    # would cost more than the pass that computed the features (`benchmarks/frozen_phase.py`).
+    @tf.function(input_signature=[tf.TensorSpec([None, *head.input_shape[1:]]), tf.TensorSpec([None], tf.int64)])
+    def train_on(features: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Sum of the loss, and hits, over the examples in this order."""
+        total = tf.zeros([2])
+        for start in tf.range(0, tf.shape(labels)[0], batch_size):
+            x, y = features[start : start + batch_size], labels[start : start + batch_size]
             with tf.GradientTape() as tape:
                 probabilities = head(x, training=True)
                 loss = head.compute_loss(x, y, probabilities, tf.gather(weights, y))
-            gradients = tape.gradient(loss, head.trainable_weights)
-            head.optimizer.apply(gradients, head.trainable_weights)
-            total += loss * tf.cast(tf.shape(y)[0], tf.float32)
-            hits += tf.math.count_nonzero(tf.argmax(probabilities, axis=1) == y)
-        return total / count, hits / count
+            head.optimizer.apply(tape.gradient(loss, head.trainable_weights), head.trainable_weights)
+            hits = tf.math.count_nonzero(tf.argmax(probabilities, axis=1) == y, dtype=tf.float32)
+            total += tf.stack([loss * tf.cast(tf.shape(y)[0], tf.float32), hits])
+        return total
 
-    tensors = tf.constant(inputs), tf.constant(labels)
-    random = np.random.default_rng(settings["seed"])
-    history: dict[str, list[float]] = {}
-    head.optimizer.build(head.trainable_weights)
-    keep.set_model(head)
-    keep.set_params({"epochs": settings["epochs"]})
-    head.stop_training = False
-    keep.on_train_begin()
-    fit_began = time.monotonic()
-    for number in range(settings["epochs"]):
-        keep.on_epoch_begin(number)
-        loss, accuracy = epoch(*tensors, tf.constant(random.permutation(count)))
-        logs = {"loss": float(loss), "accuracy": float(accuracy)}
-        keep.on_epoch_end(number, logs)
-        for name, value in logs.items():
-            history.setdefault(name, []).append(value)
-        if head.stop_training:
-            break
-    keep.on_train_end()
-    return _phase(history, keep, count, began, fit_began)
+    row_bytes = 4 * math.prod(head.input_shape[1:])
+    chunk = max(1, CHUNK_BYTES // (row_bytes * batch_size)) * batch_size
+
+    def train(epoch: int) -> tuple[float, float]:
+        order = epoch_order(labels, (settings["seed"], 0, epoch), settings["balance"] == "sampling")
+        drawn = np.random.default_rng([settings["seed"], 1, epoch]).integers(len(views), size=len(order))
+        sums = np.zeros(2)
+        for start in range(0, len(order), chunk):
+            part = slice(start, start + chunk)
+            features = np.empty((len(order[part]), *head.input_shape[1:]), np.float32)
+            for number, view in enumerate(views):
+                features[drawn[part] == number] = view.take(order[part][drawn[part] == number])
+            sums += train_on(tf.constant(features), tf.constant(labels[order[part]])).numpy()
+        return float(sums[0]) / len(order), float(sums[1]) / len(order)
+
+    predict = tf.function(lambda batch: head(batch, training=False), reduce_retracing=True)
+    course = Course("frozen", head, evaluation.labels, eval_weights, settings, checkpoints, seconds)
+    return course.run(
+        train, lambda: np.concatenate([predict(batch).numpy() for batch in evaluation.batches(4096)]), len(labels)
+    )
 
 
-def fine_tune(
-    classifier: keras.Model, train: Split, evaluation: Split, settings: dict, before: Phase
-) -> tuple[Phase, bool]:
-    """Trains what was unfrozen of the backbone together with the head.
-
-    The learning rate rises over the first tenth of the steps and falls along a cosine to zero (Loshchilov and Hutter
-    2017, https://arxiv.org/abs/1608.03983; warm-up: Goyal et al. 2017, https://arxiv.org/abs/1706.02677).
+def train_network(
+    name: str,
+    classifier: keras.Model,
+    optimizer: Callable[[int], keras.optimizers.Optimizer],
+    train: Split,
+    evaluation: Split,
+    settings: dict,
+    checkpoints: Checkpoints,
+    *,
+    augmentation: Augmentation | None = None,
+    strategy: tf.distribute.Strategy | None = None,
+    seconds: float = 0.0,
+    start: float = math.inf,
+) -> Phase:
+    """A phase in which every step goes through the network: fine-tuning, or the frozen phase on images that are
+    augmented anew in every epoch.
 
     Args:
-      classifier: the backbone, or what of it comes after the trunk, and the head; trained in place.
+      name: `frozen` or `fine_tune`.
+      classifier: the backbone, or what of it comes after the trunk, and the head; what is trainable of it is trained in
+        place, and left with the best epoch's weights.
+      optimizer: makes one, given the number of steps of the phase.
       train: training split.
       evaluation: eval split, which picks the epoch.
-      settings: as `train_frozen`, and `clip_norm`: the longest that the gradient of all weights together may be, None
-        for any length (Pascanu et al. 2013, https://arxiv.org/abs/1211.5063).
-      before: the frozen phase, which fine-tuning must beat.
-
-    Returns:
-      The phase, and whether it was kept: where no epoch is better than the frozen phase, its weights are put back.
+      settings: as `train_head`.
+      checkpoints: where the state after an epoch is kept.
+      augmentation: changes the training images.
+      strategy: trains a replica on each of several devices; a batch is divided among them.
+      seconds: what the phase took before.
+      start: eval loss that an epoch must be below to be kept; where none is, the weights stay what they were.
     """
     began = time.monotonic()
-    steps = settings["epochs"] * math.ceil(len(train) / settings["batch_size"])
-    warm_up = max(1, steps // 10)
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, steps - warm_up), warmup_target=settings["learning_rate"], warmup_steps=warm_up
+    labels = train.labels
+    eval_weights, weights = _balance(labels, classifier.output_shape[-1], settings)
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        model = _replica(classifier) if strategy else classifier
+        steps = settings["epochs"] * math.ceil(len(train) / settings["batch_size"])
+        # XLA would spend longer compiling on a CPU than it saves in a fine-tuning of this length.
+        model.compile(optimizer(steps), loss_of(settings["label_smoothing"]), metrics=["accuracy"], jit_compile=False)
+        model.optimizer.build(model.trainable_variables)
+    batches = Batches(train, settings["batch_size"], augmentation)
+    class_weight = dict(enumerate(weights.tolist())) if (weights != 1).any() else None
+
+    def train_epoch(epoch: int) -> tuple[float, float]:
+        batches.arrange(epoch_order(labels, (settings["seed"], 2, epoch), settings["balance"] == "sampling"))
+        if augmentation:
+            augmentation.reseed((settings["seed"], 3, epoch))
+        history = model.fit(batches.data, shuffle=False, verbose=0, class_weight=class_weight).history
+        return float(history["loss"][0]), float(history["accuracy"][0])
+
+    eval_batches = Batches(evaluation, EVAL_BATCH).data
+    predict = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
+    seconds += time.monotonic() - began
+    course = Course(name, model, evaluation.labels, eval_weights, settings, checkpoints, seconds, start)
+    phase = course.run(
+        train_epoch, lambda: np.concatenate([predict(images).numpy() for images, _ in eval_batches]), len(labels)
     )
-    # XLA would spend longer compiling on a CPU than it saves in a fine-tuning of this length.
-    optimizer = keras.optimizers.Adam(rate, global_clipnorm=settings["clip_norm"])
-    classifier.compile(optimizer, loss_of(settings["label_smoothing"]), metrics=["accuracy"], jit_compile=False)
-    weights = class_weights(train.labels, classifier.output_shape[-1], settings["class_weights"])
-    eval_data = evaluation.training_data(64, None)
-    keep = KeepBest("fine-tune", settings["patience"], eval_data, weights, start=before.eval_loss)
-    training_data = train.training_data(settings["batch_size"], settings["seed"])
-    fit_began = time.monotonic()
-    history = classifier.fit(
-        training_data,
-        epochs=settings["epochs"],
-        verbose=0,
-        callbacks=[keep],
-        class_weight=dict(enumerate(weights.tolist())) if settings["class_weights"] == "balanced" else None,
-    ).history
-    return _phase(history, keep, len(train), began, fit_began), keep.epoch > 0
+    if strategy:
+        classifier.set_weights(model.get_weights())
+    return phase
 
 
-def _phase(history: dict[str, list[Any]], keep: KeepBest, images: int, began: float, fit_began: float) -> Phase:
-    now = time.monotonic()
-    epochs = len(history["loss"])
-    # Where no epoch was kept, the best of them says how close it came.
-    best = keep.epoch or 1 + min(range(epochs), key=history["val_loss"].__getitem__)
-    return Phase(
-        epochs=epochs,
-        seconds=now - began,
-        accuracy=float(history["accuracy"][best - 1]),
-        eval_accuracy=float(history["val_accuracy"][best - 1]),
-        eval_loss=float(history["val_loss"][best - 1]),
-        kept_epoch=keep.epoch,
-        images_per_second=epochs * images / (now - fit_began),
-        history={name: [float(value) for value in values] for name, values in history.items()},
+def fine_tuning(settings: dict, factors: dict[str, float]) -> Callable[[int], keras.optimizers.Optimizer]:
+    """The optimizer of the fine-tune phase, for `train_network`.
+
+    Args:
+      settings: `learning_rate` at the peak; `clip_norm`: the longest that the gradient of all weights together may be,
+        None for any length (Pascanu et al. 2013, https://arxiv.org/abs/1211.5063).
+      factors: on the learning rate, by the variable's path.
+    """
+    return lambda steps: LayerwiseAdam(
+        factors,
+        learning_rate=warm_up_and_cosine(settings["learning_rate"], steps),
+        global_clipnorm=settings["clip_norm"],
     )
+
+
+def _balance(labels: np.ndarray, classes: int, settings: dict) -> tuple[np.ndarray, np.ndarray]:
+    """What an example of each class counts in the eval loss, and in the training loss, float32 [classes] each."""
+    weights = class_weights(labels, classes, settings["balance"])
+    # Where balance comes from how often an example is drawn, its loss counts once.
+    return weights, weights if settings["balance"] == "weights" else np.ones_like(weights)
+
+
+def _replica(classifier: keras.Model) -> keras.Model:
+    """A copy whose variables belong to the current strategy."""
+    copy = keras.models.clone_model(classifier)
+    copy.set_weights(classifier.get_weights())
+    return copy

@@ -13,6 +13,7 @@ from components import pixels
 from trainer import backbones, export, training
 from trainer import model as network
 from trainer.backbones import BACKBONES
+from trainer.checkpoints import Checkpoints
 from trainer.dataset import Split
 
 # The smallest member of each family.
@@ -74,6 +75,10 @@ def is_batch_norm(layer: keras.Layer) -> bool:
     return isinstance(layer, keras.layers.BatchNormalization)
 
 
+def computed(model: keras.Model, split: Split) -> Split:
+    return split.replaced(np.concatenate(list(training.inference(model, split)(split))))
+
+
 @pytest.fixture(autouse=True)
 def _fresh_names():
     yield
@@ -94,24 +99,26 @@ def test_family_freezes_fine_tunes_exports_and_reloads(name, tmp_path):
     backbone.trainable = False
     split = Split(images, np.arange(4) % 2, np.arange(4), constants(name))
     settings = {"epochs": 2, "learning_rate": 1e-5, "patience": 5, "batch_size": 4, "seed": 1}
-    settings |= {"label_smoothing": 0.0, "class_weights": "none", "clip_norm": None}
+    settings |= {"label_smoothing": 0.0, "balance": "none", "clip_norm": None}
     before = backbone.get_weights()
 
     # As trainer.run does: what no phase changes is computed once.
-    start = network.start_of_blocks(backbone, BACKBONES[name].blocks, 1)
+    start = network.first_unfrozen(backbone, "1 block", BACKBONES[name].blocks)
     trunk, top = network.divide(backbone, start)
-    (kept_split,) = training.activations(trunk, [split], tmp_path) if trunk else [split]
+    kept_split = computed(trunk, split) if trunk else split
     features = network.pooled(top, "average")
     head = network.head(features.output_shape[-1], 2, [], 0.0)
-    training.train_frozen(features, head, kept_split, kept_split, settings)
+    learnt = computed(features, kept_split)
+    training.train_head(head, [learnt], learnt, settings, Checkpoints(None))
     assert same(before, backbone.get_weights())
 
     network.unfreeze(backbone, start)
     frozen = [weight.numpy() for weight in backbone.non_trainable_weights]
     moving = [weight.numpy() for weight in backbone.trainable_weights]
     tuned = network.joined(features, head)
-    _, kept = training.fine_tune(tuned, kept_split, kept_split, settings, before=training.Phase())
-    assert kept
+    optimizer = training.fine_tuning(settings, {})
+    phase = training.train_network("fine_tune", tuned, optimizer, kept_split, kept_split, settings, Checkpoints(None))
+    assert phase.kept_epoch
     # All below the block, and every BatchNorm with its statistics.
     assert same(frozen, [weight.numpy() for weight in backbone.non_trainable_weights])
     assert not same(moving, [weight.numpy() for weight in backbone.trainable_weights])
@@ -140,7 +147,7 @@ def spread_out(head: keras.Model, features: np.ndarray):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_trunk_ends_where_the_top_block_begins(name):
     backbone = built(name)
-    start = network.start_of_blocks(backbone, BACKBONES[name].blocks, 1)
+    start = network.first_unfrozen(backbone, "1 block", BACKBONES[name].blocks)
     trunk, top = network.divide(backbone, start)
     if name == "nasnet_mobile":  # its cells also read what the cell before the last one gave
         assert trunk is None or trunk.count_params() < backbone.count_params()
@@ -197,7 +204,9 @@ def test_row_is_what_keras_builds_and_asks_for(name, monkeypatch):
 
     names = [layer.name for layer in backbone.layers]
     assert len(set(names)) == len(names)
-    starts = [network.start_of_blocks(backbone, row.blocks, count + 1) for count in range(len(row.blocks))]
+    starts = [
+        network.first_unfrozen(backbone, f"{count} blocks", row.blocks) for count in range(1, len(row.blocks) + 1)
+    ]
     assert starts == sorted(set(starts), reverse=True)
     assert starts[-1] == 0
     # No block is missing: a layer that is called as if it were in one is in one.

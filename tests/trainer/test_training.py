@@ -5,7 +5,9 @@ import pytest
 from components.errors import GraftError, UsageError
 from trainer import backbones, training
 from trainer import model as network
-from trainer.dataset import Split
+from trainer.checkpoints import Checkpoints
+from trainer.dataset import Batches, Split
+from trainer.training import Phase
 
 CONSTANTS = (np.array([0, 1, 2]), np.full(3, 1 / 127.5, np.float32), np.full(3, -1, np.float32))
 
@@ -30,7 +32,30 @@ def parts():
 
 def settings(**changes) -> dict:
     usual = {"epochs": 2, "learning_rate": 1e-3, "patience": 5, "batch_size": 8, "seed": 1}
-    return usual | {"label_smoothing": 0.0, "class_weights": "none", "clip_norm": None} | changes
+    return usual | {"label_smoothing": 0.0, "balance": "none", "clip_norm": None} | changes
+
+
+NOWHERE = Checkpoints(None)
+
+
+def computed(features: keras.Model, *splits: Split) -> list[Split]:
+    """The splits' features, in memory."""
+    compute = training.inference(features, splits[0])
+    return [split.replaced(np.concatenate(list(compute(split)))) for split in splits]
+
+
+def train_frozen(features, head, train: Split, evaluation: Split, options: dict, checkpoints=NOWHERE) -> Phase:
+    """As `trainer.run` does it."""
+    train, evaluation = computed(features, train, evaluation)
+    return training.train_head(head, [train], evaluation, options, checkpoints)
+
+
+def fine_tune(classifier, train, evaluation, options, checkpoints=NOWHERE, start=np.inf, factors=None, **more) -> Phase:
+    """As `trainer.run` does it."""
+    optimizer = training.fine_tuning(options, factors or {})
+    return training.train_network(
+        "fine_tune", classifier, optimizer, train, evaluation, options, checkpoints, start=start, **more
+    )
 
 
 def statistics(backbone):
@@ -45,13 +70,12 @@ def statistics(backbone):
 def test_g13_frozen_phase_leaves_the_backbone_bit_identical_and_fine_tuning_its_statistics(parts):
     backbone, features, head = parts
     before, moving = backbone.get_weights(), statistics(backbone)
-    phase = training.train_frozen(features, head, split_of(32, 0), split_of(16, 1), settings())
+    phase = train_frozen(features, head, split_of(32, 0), split_of(16, 1), settings())
     for old, new in zip(before, backbone.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
-    worse = training.Phase(eval_loss=100.0)
-    network.unfreeze(backbone, "all")
-    _, kept = training.fine_tune(network.joined(features, head), split_of(32, 0), split_of(16, 1), settings(), worse)
-    assert kept
+    network.unfreeze(backbone, 0)
+    tuned = fine_tune(network.joined(features, head), split_of(32, 0), split_of(16, 1), settings(), start=100.0)
+    assert tuned.kept_epoch
     for old, new in zip(moving, statistics(backbone), strict=True):
         np.testing.assert_array_equal(old, new)
     assert any((old != new).any() for old, new in zip(before, backbone.get_weights(), strict=True))
@@ -60,15 +84,11 @@ def test_g13_frozen_phase_leaves_the_backbone_bit_identical_and_fine_tuning_its_
 
 def test_g14_fine_tuning_that_does_not_help_is_undone(parts):
     backbone, features, head = parts
-    frozen = training.train_frozen(features, head, split_of(32, 0), split_of(16, 1), settings())
-    unbeatable = training.Phase(eval_loss=0.0)
+    frozen = train_frozen(features, head, split_of(32, 0), split_of(16, 1), settings())
     classifier = network.joined(features, head)
     before = classifier.get_weights()
-    network.unfreeze(backbone, "all")
-    phase, kept = training.fine_tune(
-        classifier, split_of(32, 0), split_of(16, 1), settings(learning_rate=1.0), unbeatable
-    )
-    assert not kept
+    network.unfreeze(backbone, 0)
+    phase = fine_tune(classifier, split_of(32, 0), split_of(16, 1), settings(learning_rate=1.0), start=0.0)
     assert phase.kept_epoch == 0
     for old, new in zip(before, classifier.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
@@ -81,16 +101,7 @@ def test_p10_loss_that_is_not_finite_stops_with_epoch_and_learning_rate(parts):
     broken = Split(np.full((16, 32, 32, 3), np.nan, np.float32), data.labels, data.order, CONSTANTS)
     data = Split(data.images.astype(np.float32), data.labels, data.order, CONSTANTS)
     with pytest.raises(GraftError, match=r"epoch 1 of the frozen phase at learning rate 0\.001"):
-        training.train_frozen(features, head, broken, data, settings())
-
-
-def test_frozen_phase_runs_the_backbone_once_over_each_image(parts, monkeypatch):
-    _, features, head = parts
-    seen = []
-    original = Split.batches
-    monkeypatch.setattr(Split, "batches", lambda self, size: seen.append(len(self)) or original(self, size))
-    training.train_frozen(features, head, split_of(32, 0), split_of(16, 1), settings(epochs=6))
-    assert seen == [32, 16]
+        train_frozen(features, head, broken, data, settings())
 
 
 def test_p5_same_seed_gives_the_same_weights_whatever_the_order_on_disk():
@@ -103,10 +114,10 @@ def test_p5_same_seed_gives_the_same_weights_whatever_the_order_on_disk():
         data = split_of(32, 0)
         # The file holds the images in another order; `order` leads back to the sorted one.
         shuffled = Split(data.images[order], data.labels, np.argsort(order), CONSTANTS)
-        training.train_frozen(features, head, shuffled, split_of(16, 1), settings())
+        train_frozen(features, head, shuffled, split_of(16, 1), settings())
         classifier = network.joined(features, head)
-        network.unfreeze(backbone, "all")
-        training.fine_tune(classifier, shuffled, split_of(16, 1), settings(), training.Phase())
+        network.unfreeze(backbone, 0)
+        fine_tune(classifier, shuffled, split_of(16, 1), settings())
         return classifier.get_weights()
 
     first = trained(np.arange(32))
@@ -120,8 +131,9 @@ def test_p5_same_seed_gives_the_same_weights_whatever_the_order_on_disk():
 def test_trunk_and_top_together_are_the_backbone_and_the_trunk_has_nothing_to_train(name, start):
     keras.utils.set_random_seed(2)
     backbone = backbones.build(name, 0.35 if name == "mobilenet_v2" else 1.0, "none", 64)
-    trunk, top = network.divide(backbone, start if name != "vgg16" or start != 20 else 15)
-    network.unfreeze(backbone, start if name != "vgg16" or start != 20 else 15)
+    start = network.first_unfrozen(backbone, 15 if name == "vgg16" and start == 20 else start, ())
+    trunk, top = network.divide(backbone, start)
+    network.unfreeze(backbone, start)
     assert trunk is not None
     assert not trunk.trainable_weights
     assert len(top.trainable_weights) == len(backbone.trainable_weights)
@@ -134,26 +146,27 @@ def test_trunk_and_top_together_are_the_backbone_and_the_trunk_has_nothing_to_tr
 
 def test_with_everything_unfrozen_there_is_no_trunk(parts):
     backbone, _, _ = parts
-    trunk, top = network.divide(backbone, "all")
+    trunk, top = network.divide(backbone, 0)
     assert trunk is None
     assert top is backbone
 
 
-def test_training_on_the_output_of_the_trunk_gives_the_weights_of_training_on_images(tmp_path):
+def test_training_on_the_output_of_the_trunk_gives_the_weights_of_training_on_images():
     def trained(through_trunk: bool) -> list[np.ndarray]:
         keras.utils.set_random_seed(1)
         backbone = backbones.build("graft_tiny", 1.0, "none", 32)
         backbone.trainable = False
         splits, top = [split_of(32, 0), split_of(16, 1)], backbone
+        start = network.first_unfrozen(backbone, 0.35, ())
         if through_trunk:
-            trunk, top = network.divide(backbone, 0.35)
-            splits = training.activations(trunk, splits, tmp_path)
+            trunk, top = network.divide(backbone, start)
+            splits = computed(trunk, *splits)
         features = network.pooled(top, "average")
         keras.utils.set_random_seed(3)
         head = network.head(features.output_shape[-1], 2, [], 0.2)
-        training.train_frozen(features, head, *splits, settings())
-        network.unfreeze(backbone, 0.35)
-        training.fine_tune(network.joined(features, head), *splits, settings(), training.Phase())
+        train_frozen(features, head, *splits, settings())
+        network.unfreeze(backbone, start)
+        fine_tune(network.joined(features, head), *splits, settings())
         return backbone.get_weights() + head.get_weights()
 
     for one, other in zip(trained(True), trained(False), strict=True):
@@ -163,7 +176,7 @@ def test_training_on_the_output_of_the_trunk_gives_the_weights_of_training_on_im
 @pytest.mark.parametrize(("start", "first"), [("all", 0), (3, 3), ("block3", None), (0.5, None)])
 def test_unfreezing_starts_where_the_setting_says(parts, start, first):
     backbone, _, _ = parts
-    network.unfreeze(backbone, start)
+    network.unfreeze(backbone, network.first_unfrozen(backbone, start, ()))
     trainable = [i for i, layer in enumerate(backbone.layers) if layer.trainable]
     if first is None:
         first = (
@@ -193,7 +206,7 @@ def test_unfreezing_starts_where_the_setting_says(parts, start, first):
 def test_a_number_of_blocks_starts_at_their_first_layer_that_can_learn(name, count, first):
     row = backbones.BACKBONES[name]
     backbone = backbones.build(name, 1.0, "none", row.min_size)
-    start = network.start_of_blocks(backbone, row.blocks, count)
+    start = network.first_unfrozen(backbone, f"{count} blocks", row.blocks)
     assert backbone.layers[start].name == first
     network.unfreeze(backbone, start)
     assert next(layer.name for layer in backbone.layers if layer.trainable_weights) == first
@@ -204,14 +217,14 @@ def test_inception_blocks_start_where_keras_own_guide_freezes():
     # (https://keras.io/api/applications/)
     row = backbones.BACKBONES["inception_v3"]
     backbone = backbones.build("inception_v3", 1.0, "none", row.min_size)
-    assert network.start_of_blocks(backbone, row.blocks, 2) == 249
-    assert network.start_of_blocks(backbone, row.blocks, 11) == 0
+    assert network.first_unfrozen(backbone, "2 blocks", row.blocks) == 249
+    assert network.first_unfrozen(backbone, "11 blocks", row.blocks) == 0
 
 
 @pytest.mark.parametrize("start", [1000, -1, "no_such_layer"])
 def test_unfreezing_past_the_last_layer_is_a_configuration_error(parts, start):
     with pytest.raises(UsageError, match="graft_tiny"):
-        network.unfreeze(parts[0], start)
+        network.first_unfrozen(parts[0], start, ())
 
 
 def test_a_later_epoch_counts_as_worse_only_beyond_one_standard_error():
@@ -229,10 +242,10 @@ def test_a_later_epoch_counts_as_worse_only_beyond_one_standard_error():
 def test_eval_figures_are_those_that_keras_computes(parts):
     _backbone, features, head = parts
     evaluation = split_of(17, 1)
-    phase = training.train_frozen(features, head, split_of(32, 0), evaluation, settings(epochs=1))
+    phase = train_frozen(features, head, split_of(32, 0), evaluation, settings(epochs=1))
     classifier = network.joined(features, head)
     classifier.compile(loss=training.loss_of(0.0), metrics=["accuracy"], jit_compile=False)
-    loss, accuracy = classifier.evaluate(evaluation.training_data(5, None), verbose=0)
+    loss, accuracy = classifier.evaluate(Batches(evaluation, 5).data, verbose=0)
     assert phase.eval_loss == pytest.approx(loss, abs=1e-5)
     assert phase.eval_accuracy == pytest.approx(accuracy, abs=1e-6)
 
@@ -251,13 +264,13 @@ def test_label_smoothing_is_that_of_keras():
 
 def test_balanced_classes_weigh_the_same_in_all():
     labels = np.array([0] * 90 + [1] * 9 + [2])
-    weights = training.class_weights(labels, 3, "balanced")
+    weights = training.class_weights(labels, 3, "weights")
     totals = [weights[label] * (labels == label).sum() for label in range(3)]
     np.testing.assert_allclose(totals, 100 / 3, rtol=1e-5)
     np.testing.assert_array_equal(training.class_weights(labels, 3, "none"), np.ones(3))
 
 
-def test_balanced_weights_raise_the_probability_of_a_rare_class_in_both_phases():
+def test_both_ways_to_balance_raise_the_probability_of_a_rare_class_in_both_phases():
     """Images that say nothing: all that can be learnt is how often each class comes."""
 
     def share_of_the_rare_class(kind: str) -> float:
@@ -268,20 +281,21 @@ def test_balanced_weights_raise_the_probability_of_a_rare_class_in_both_phases()
         head = network.head(features.output_shape[-1], 2, [], 0.0)
         labels = np.array([0] * 36 + [1] * 4)
         grey = Split(np.full((40, 32, 32, 3), 128, np.uint8), labels, np.arange(40), CONSTANTS)
-        how = settings(class_weights=kind, epochs=60, learning_rate=0.05, batch_size=40)
-        training.train_frozen(features, head, grey, grey, how | {"patience": 20})
-        network.unfreeze(backbone, "all")
+        how = settings(balance=kind, epochs=60, learning_rate=0.05, batch_size=40)
+        train_frozen(features, head, grey, grey, how | {"patience": 20})
+        network.unfreeze(backbone, 0)
         classifier = network.joined(features, head)
-        training.fine_tune(classifier, grey, grey, how | {"learning_rate": 1e-4, "epochs": 1}, training.Phase())
+        fine_tune(classifier, grey, grey, how | {"learning_rate": 1e-4, "epochs": 1})
         return float(classifier(grey.normalised(grey.images[:1]))[0, 1])
 
     assert share_of_the_rare_class("none") == pytest.approx(0.1, abs=0.05)
-    assert share_of_the_rare_class("balanced") == pytest.approx(0.5, abs=0.1)
+    assert share_of_the_rare_class("weights") == pytest.approx(0.5, abs=0.1)
+    assert share_of_the_rare_class("sampling") == pytest.approx(0.5, abs=0.15)
 
 
 def test_clip_norm_reaches_the_optimizer(parts):
     backbone, features, head = parts
-    network.unfreeze(backbone, "all")
+    network.unfreeze(backbone, 0)
     classifier = network.joined(features, head)
-    training.fine_tune(classifier, split_of(32, 0), split_of(16, 1), settings(clip_norm=0.5), training.Phase())
+    fine_tune(classifier, split_of(32, 0), split_of(16, 1), settings(clip_norm=0.5))
     assert classifier.optimizer.global_clipnorm == 0.5
