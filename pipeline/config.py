@@ -123,7 +123,9 @@ class FrozenConfig(Section):
 
 class FineTuneConfig(Section):
     epochs: Annotated[int, Field(ge=0)] = 5  # 0 leaves the phase out
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4  # peak, after the warm-up
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4  # at its peak
+    # cosine: rises over the first tenth of the steps and falls to zero; constant: stays
+    schedule: Literal["cosine", "constant"] = "cosine"
     patience: Annotated[int, Field(gt=0)] = 5  # epochs without a better one before the phase ends
     clip_norm: Annotated[float, Field(gt=0)] | None = None  # longest gradient of all weights together; null: any
     block_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # learning rate of a block over that of the one above it

@@ -1,35 +1,24 @@
 """`run_fn`: what TFX's Trainer calls."""
 
 import contextlib
-import hashlib
 import json
-import math
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import keras
-import numpy as np
 import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from components import progress
 from components.examples_schema import read_class_names
 from components.features import TENSORBOARD_FOLDER, TRAINING_FILE
-from trainer import backbones, dataset, export, training, warm_start
-from trainer import model as network
-from trainer.augmentation import Augmentation
-from trainer.backbones import BACKBONES
-from trainer.checkpoints import Checkpoints
-from trainer.dataset import Split
+from trainer import dataset, export
 from trainer.stored import Store
-from trainer.training import Phase
+from trainer.transfer import FEATURES_PREFIX, UNFINISHED_PREFIX, Training
 
-UNFINISHED_PREFIX, FEATURES_PREFIX, SCRATCH_PREFIX = "training-", "features-", "graft-training-"
+SCRATCH_PREFIX = "graft-training-"
 
 
 def run_fn(args: FnArgs) -> None:
@@ -87,190 +76,19 @@ def train(
 ) -> tuple[dict[str, Any], Store | None]:
     """Both phases and the export; returns what `training.json` holds, and where features are kept."""
     transform = settings["transform"]
-    keras.utils.set_random_seed(settings["training"]["seed"])
     progress.start(None, "reading images")
     splits = [
         dataset.read_split(files, transform["image_size"], transform["storage"], scratch)
         for files in (args.train_files, args.eval_files)
     ]
-    with _precision(settings["training"]["precision"]):
-        job = _Job(settings, class_names, splits, scratch)
-        result = job.run()
+    training = Training(settings, class_names, splits, scratch)
+    result = training.run()
     progress.start(None, "exporting")
-    model, pooled = settings["model"], job.pooled
-    if settings["training"]["precision"] != "float32":
-        # Precision is a property of the layers; what is served computes in float32.
-        backbone = backbones.copy(job.backbone, model["backbone"], model["alpha"], transform["image_size"])
-        pooled = network.pooled(backbone, model["head"]["pooling"])
-    classifier = network.joined(pooled, job.head)
+    classifier = training.classifier()
     result |= {"parameters": int(classifier.count_params()), "classes": class_names}
     preprocessing = {"size": transform["image_size"], "mode": transform["resize"], "storage": transform["storage"]}
     export.export(classifier, class_names, preprocessing, splits[0].constants, Path(args.serving_model_dir))
-    return result, job.store
-
-
-class _Job:
-    """One training, from decoded images to a trained backbone and head."""
-
-    def __init__(self, settings: dict[str, Any], class_names: list[str], splits: list[Split], scratch: Path):
-        self.settings, self.class_names, self.splits, self.scratch = settings, class_names, splits, scratch
-        self.model, self.training, self.transform = (settings[name] for name in ("model", "training", "transform"))
-        self.augmentation = Augmentation(self.training["augmentation"])
-        identity = [settings | {"cache": None}, class_names, *(split.digest for split in splits)]
-        identity += [hashlib.sha256(split.labels.tobytes()).hexdigest() for split in splits]
-        self.unfinished = self._folder(UNFINISHED_PREFIX, identity)
-        self.checkpoints = Checkpoints(self.unfinished if settings["cache"] else None)
-        self.store: Store | None = None
-
-    def run(self) -> dict[str, Any]:
-        """Trains; the phases' part of `training.json`."""
-        began = time.monotonic()
-        model, fine_tune = self.model, self.training["fine_tune"]
-        backbone = backbones.build(model["backbone"], model["alpha"], model["weights"], self.transform["image_size"])
-        backbone.trainable = False
-        pooled = network.pooled(backbone, model["head"]["pooling"])
-        options = {name: model["head"][name] for name in ("hidden", "dropout")}
-        head = network.head(pooled.output_shape[-1], len(self.class_names), **options)
-        self.backbone, self.head, self.pooled = backbone, head, pooled
-        version = self.settings["start_from"]
-        result: dict[str, Any] = {"start_from": version and Path(version).name, "frozen": None, "fine_tune": None}
-        same_classes = version is not None and warm_start.load(
-            network.joined(pooled, head), Path(version), self.class_names
-        )
-        splits, top = self.splits, pooled
-        if fine_tune["epochs"]:
-            start = network.first_unfrozen(backbone, fine_tune["unfreeze"], BACKBONES[model["backbone"]].blocks)
-            # What is trained sees the output of a trunk that no phase changes, where there is one, no augmentation
-            # makes it stale, and it can be kept.
-            if not (self.augmentation and fine_tune["augment"]):
-                splits, top = self._after_trunk(start)
-        if same_classes:
-            # The head has learnt these classes already.
-            before = self._eval_loss(top, splits[1])
-        else:
-            frozen = self._train_frozen(top, splits, began)
-            result["frozen"], before, began = asdict(frozen), frozen.eval_loss, time.monotonic()
-        if fine_tune["epochs"]:
-            network.unfreeze(backbone, start)
-            tuned = self._fine_tune(top, splits, before, began)
-            result["fine_tune"] = asdict(tuned) | {"kept": tuned.kept_epoch > 0}
-        return result
-
-    def _after_trunk(self, start: int) -> tuple[list[Split], keras.Model]:
-        """The splits as the layers from `start` on see them, and those layers with pooling; or all as it is."""
-        trunk, rest = network.divide(self.backbone, start)
-        if trunk is None or not _can_be_kept(trunk.output_shape, sum(map(len, self.splits)), self.unfinished):
-            return self.splits, self.pooled
-        kept = self._computed(Store(self.unfinished), f"trunk-{start}", trunk, self.splits)
-        return kept, network.pooled(rest, self.model["head"]["pooling"])
-
-    def _train_frozen(self, top: keras.Model, splits: list[Split], began: float) -> Phase:
-        """The frozen phase; `splits` are what `top` takes."""
-        settings = self._phase_settings("frozen")
-        views = settings["views"] if self.augmentation else 0
-        if views == "every_epoch":
-            return training.train_network(
-                "frozen",
-                network.joined(self.pooled, self.head),
-                lambda steps: keras.optimizers.Adam(settings["learning_rate"]),
-                *self.splits,
-                settings,
-                self.checkpoints,
-                augmentation=self.augmentation,
-                strategy=self._strategy(),
-                seconds=time.monotonic() - began,
-            )
-        self.store = store = Store(self._folder(FEATURES_PREFIX, self._features_identity()))
-        train, evaluation = self._computed(store, "features", top, splits)
-        augmented = []
-        for view in range(views):
-            self.augmentation.reseed((self.training["seed"], 4, view))
-            name = f"view-{view}-{_digest([self.training['augmentation'], self.training['seed']])}"
-            augmented += self._computed(store, name, self.pooled, self.splits[:1], self.augmentation)
-        return training.train_head(
-            self.head, [train, *augmented], evaluation, settings, self.checkpoints, time.monotonic() - began
-        )
-
-    def _fine_tune(self, top: keras.Model, splits: list[Split], before: float, began: float) -> Phase:
-        settings = self._phase_settings("fine_tune")
-        blocks = BACKBONES[self.model["backbone"]].blocks
-        return training.train_network(
-            "fine_tune",
-            network.joined(top, self.head),
-            training.fine_tuning(settings, network.rate_factors(self.backbone, blocks, settings["block_decay"])),
-            *splits,
-            settings,
-            self.checkpoints,
-            augmentation=self.augmentation if settings["augment"] else None,
-            strategy=self._strategy(),
-            seconds=time.monotonic() - began,
-            start=before,
-        )
-
-    def _eval_loss(self, top: keras.Model, evaluation: Split) -> float:
-        probabilities = np.concatenate(list(training.inference(network.joined(top, self.head), evaluation)(evaluation)))
-        weights = training.class_weights(self.splits[0].labels, len(self.class_names), self.training["balance"])
-        return float(training.eval_losses(probabilities, evaluation.labels, weights).mean())
-
-    def _computed(
-        self,
-        store: Store,
-        name: str,
-        model: keras.Model,
-        splits: list[Split],
-        augmentation: Augmentation | None = None,
-    ) -> list[Split]:
-        """What a model makes of the splits, in one forward pass for all."""
-        missing = [split for split in splits if not store.has(name, split)]
-        if missing:
-            progress.start(sum(map(len, missing)), f"computing {name.partition('-')[0]}")
-        compute = training.inference(model, splits[0], augmentation)
-        kept = [store.computed(name, split, model.output_shape[1:], compute) for split in splits]
-        progress.start(None)
-        return kept
-
-    def _phase_settings(self, phase: str) -> dict[str, Any]:
-        shared = ("batch_size", "seed", "label_smoothing", "balance")
-        return self.training[phase] | {name: self.training[name] for name in shared}
-
-    def _features_identity(self) -> list[Any]:
-        """Everything that features depend on besides the images."""
-        names = ("transform", "weights_digest", "code", "start_from")
-        model = {name: self.model[name] for name in ("backbone", "alpha")} | {"pooling": self.model["head"]["pooling"]}
-        constants = [value.tolist() for value in self.splits[0].constants]
-        return [{name: self.settings[name] for name in names}, model, constants, self.training["precision"]]
-
-    def _folder(self, prefix: str, identity: list[Any]) -> Path:
-        """The folder of that name in the cache, made where it is missing."""
-        folder = Path(self.settings["cache"] or self.scratch, prefix + _digest(identity))
-        folder.mkdir(exist_ok=True)
-        return folder
-
-    def _strategy(self) -> tf.distribute.Strategy | None:
-        if self.training["devices"] == "one":
-            return None
-        gpus = tf.config.list_logical_devices("GPU")
-        return tf.distribute.MirroredStrategy(gpus or tf.config.list_logical_devices("CPU"))
-
-
-def _digest(identity: list[Any]) -> str:
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
-
-
-def _can_be_kept(shape: tuple[int | None, ...], count: int, folder: Path) -> bool:
-    """Whether a trunk's float32 output for `count` images is smaller than half of what is free on the disk."""
-    return count * math.prod(shape[1:]) * 4 < shutil.disk_usage(folder).free / 2
-
-
-@contextlib.contextmanager
-def _precision(policy: str) -> Iterator[None]:
-    """Layers made meanwhile compute in that precision; their variables are float32 in any case."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
+    return result, training.store
 
 
 @contextlib.contextmanager

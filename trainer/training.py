@@ -448,15 +448,19 @@ def fine_tuning(settings: dict, factors: dict[str, float]) -> Callable[[int], ke
     """The optimizer of the fine-tune phase, for `train_network`.
 
     Args:
-      settings: `learning_rate` at the peak; `clip_norm`: the longest that the gradient of all weights together may be,
-        None for any length (Pascanu et al. 2013, https://arxiv.org/abs/1211.5063).
+      settings: `learning_rate`; `schedule`: `cosine`, with a warm-up to that rate, or `constant`; `clip_norm`: the
+        longest that the gradient of all weights together may be, None for any length (Pascanu et al. 2013,
+        https://arxiv.org/abs/1211.5063).
       factors: on the learning rate, by the variable's path.
     """
-    return lambda steps: LayerwiseAdam(
-        factors,
-        learning_rate=warm_up_and_cosine(settings["learning_rate"], steps),
-        global_clipnorm=settings["clip_norm"],
-    )
+
+    def optimizer(steps: int) -> keras.optimizers.Optimizer:
+        rate = settings["learning_rate"]
+        if settings["schedule"] == "cosine":
+            rate = warm_up_and_cosine(rate, steps)
+        return LayerwiseAdam(factors, learning_rate=rate, global_clipnorm=settings["clip_norm"])
+
+    return optimizer
 
 
 def _balance(labels: np.ndarray, classes: int, settings: dict) -> tuple[np.ndarray, np.ndarray]:

@@ -99,7 +99,7 @@ def test_family_freezes_fine_tunes_exports_and_reloads(name, tmp_path):
     backbone.trainable = False
     split = Split(images, np.arange(4) % 2, np.arange(4), constants(name))
     settings = {"epochs": 2, "learning_rate": 1e-5, "patience": 5, "batch_size": 4, "seed": 1}
-    settings |= {"label_smoothing": 0.0, "balance": "none", "clip_norm": None}
+    settings |= {"label_smoothing": 0.0, "balance": "none", "clip_norm": None, "schedule": "cosine"}
     before = backbone.get_weights()
 
     # As trainer.run does: what no phase changes is computed once.

@@ -32,7 +32,7 @@ def parts():
 
 def settings(**changes) -> dict:
     usual = {"epochs": 2, "learning_rate": 1e-3, "patience": 5, "batch_size": 8, "seed": 1}
-    return usual | {"label_smoothing": 0.0, "balance": "none", "clip_norm": None} | changes
+    return usual | {"label_smoothing": 0.0, "balance": "none", "clip_norm": None, "schedule": "cosine"} | changes
 
 
 NOWHERE = Checkpoints(None)
