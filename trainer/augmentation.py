@@ -23,7 +23,7 @@ class Augmentation:
             `brightness` as a share of the range and `contrast` as a share of the deviation from the mean.
         """
         layers: list[keras.Layer] = []
-        exact = {"dtype": "float32"}
+        exact = {"dtype": "float32"}  # whatever the network computes in
         flip = {"both": "horizontal_and_vertical"}.get(settings["flip"], settings["flip"])
         if flip != "none":
             layers.append(keras.layers.RandomFlip(flip, **exact))

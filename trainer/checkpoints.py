@@ -3,6 +3,7 @@
 import io
 import json
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,34 +31,37 @@ class Checkpoints:
     def offer(self, name: str, note: dict[str, Any], arrays: Callable[[], Sequence[np.ndarray]]) -> None:
         """Saves in the place of what has that name, unless the last time was a moment ago."""
         if time.monotonic() >= self._next:
-            self.save(name, note, arrays())
+            self.save(name, note, arrays)
 
-    def save(self, name: str, note: dict[str, Any], arrays: Sequence[np.ndarray]) -> None:
+    def save(self, name: str, note: dict[str, Any], arrays: Callable[[], Sequence[np.ndarray]]) -> None:
         """Saves in the place of what has that name.
 
         Args:
           name: of the state.
           note: of what JSON takes.
-          arrays: of numbers.
+          arrays: gives numbers.
         """
         if self._folder is None:
             return
         began = time.monotonic()
         content = io.BytesIO()
-        named = {f"array-{number}": array for number, array in enumerate(arrays)}
+        named = {f"array-{number}": array for number, array in enumerate(arrays())}
         np.savez(content, note=np.frombuffer(json.dumps(note).encode(), np.uint8), **named)
         write_whole(self._path(name), content.getbuffer())
         now = time.monotonic()
         self._next = now + max(SECONDS, (now - began) / SHARE)
 
     def read(self, name: str) -> tuple[dict[str, Any], list[np.ndarray]] | None:
-        """What was saved last under a name; None where there is nothing."""
-        if self._folder is None or not self._path(name).is_file():
+        """What was saved last under a name; None where there is nothing, or nothing that can be read."""
+        if self._folder is None:
             return None
-        # Nothing but numbers: numpy's own objects would be code.
-        with np.load(self._path(name), allow_pickle=False) as content:
-            arrays = [content[f"array-{number}"] for number in range(len(content.files) - 1)]
-            return json.loads(content["note"].tobytes()), arrays
+        try:
+            # Nothing but numbers: numpy's own objects would be code.
+            with np.load(self._path(name), allow_pickle=False) as content:
+                arrays = [content[f"array-{number}"] for number in range(len(content.files) - 1)]
+                return json.loads(content["note"].tobytes()), arrays
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+            return None
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.npz"

@@ -1,13 +1,29 @@
 """The network: a backbone, a pooled feature, a head; and which of its layers learn."""
 
 import bisect
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 
 from components.errors import UsageError
 from trainer.backbones import block_count
+
+
+@contextlib.contextmanager
+def precision(policy: str) -> Iterator[None]:
+    """Layers made meanwhile compute in that precision; their variables are float32 in any case.
+
+    Args:
+      policy: `float32`, `mixed_float16` or `mixed_bfloat16`.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def pooled(backbone: keras.Model, pooling: str) -> keras.Model:
@@ -44,14 +60,14 @@ def head(features: int, classes: int, hidden: list[int], dropout: float) -> kera
       keras.Model from [batch, features] to probabilities [batch, classes].
     """
     # In float32 whatever the backbone computes in: it costs nothing, and a softmax in half precision loses digits.
-    exact = {"dtype": "float32"}
-    inputs = keras.Input((features,), **exact)
-    x = inputs
-    for units in hidden:
-        x = keras.layers.Dense(units, activation="relu", **exact)(x)
-    x = keras.layers.Dropout(dropout, **exact)(x)
-    outputs = keras.layers.Dense(classes, activation="softmax", name="probabilities", **exact)(x)
-    return keras.Model(inputs, outputs, name="head")
+    with precision("float32"):
+        inputs = keras.Input((features,))
+        x = inputs
+        for units in hidden:
+            x = keras.layers.Dense(units, activation="relu")(x)
+        x = keras.layers.Dropout(dropout)(x)
+        outputs = keras.layers.Dense(classes, activation="softmax", name="probabilities")(x)
+        return keras.Model(inputs, outputs, name="head")
 
 
 def joined(features: keras.Model, head_model: keras.Model) -> keras.Model:

@@ -48,4 +48,6 @@ class Store:
                 path.unlink()
 
     def _path(self, name: str, split: Split) -> Path:
+        if not split.digest:
+            raise ValueError("A split without a digest cannot be kept: nothing would tell it from another.")
         return self.folder / f"{name}-{split.digest[:32]}"

@@ -111,7 +111,9 @@ class Course:
             progress.say(f"{self.title}, epoch {self.epoch + 1} of {self.settings['epochs']}")
             loss, accuracy = train(self.epoch)
             self._judge(loss, accuracy, predict())
-            self._save()
+            self._checkpoints.offer(self.name, *self._state())
+        # However it ended before: what comes next need not wait for this phase again.
+        self._checkpoints.save(self.name, *self._state())
         for variable, value in zip(self.model.trainable_variables, self._best, strict=True):
             variable.assign(value)
         return self._phase(images)
@@ -152,18 +154,16 @@ class Course:
         # Nothing else changes: BatchNorm's statistics stay what they are in both phases.
         return [variable.numpy() for variable in self.model.trainable_variables]
 
-    def _state(self) -> list[Any]:
+    def _variables(self) -> list[Any]:
         """Everything that the next epoch depends on: weights, random generators, optimizer."""
         known = {id(weight) for weight in self.model.weights}
         random = [variable for variable in self.model.variables if id(variable) not in known]
         return [*self.model.trainable_variables, *random, *self.model.optimizer.variables]
 
-    def _save(self) -> None:
+    def _state(self) -> tuple[dict[str, Any], Callable[[], list[np.ndarray]]]:
         names = ("epoch", "kept", "stopped", "history", "seconds")
         note = {name: getattr(self, name) for name in names}
-        self._checkpoints.offer(
-            self.name, note, lambda: [self._lowest, *self._best, *(variable.numpy() for variable in self._state())]
-        )
+        return note, lambda: [self._lowest, *self._best, *(variable.numpy() for variable in self._variables())]
 
     def _resume(self) -> None:
         found = self._checkpoints.read(self.name)
@@ -171,7 +171,7 @@ class Course:
             return
         note, (self._lowest, *arrays) = found
         self._best, values = arrays[: len(self._best)], arrays[len(self._best) :]
-        for variable, value in zip(self._state(), values, strict=True):
+        for variable, value in zip(self._variables(), values, strict=True):
             variable.assign(value)
         self.epoch, self.kept, self.stopped = note["epoch"], note["kept"], note["stopped"]
         self.history, self._before = note["history"], note["seconds"]

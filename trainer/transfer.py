@@ -1,12 +1,10 @@
 """Transfer learning as a whole: which part of the network sees what, in which phase, and what is computed once."""
 
-import contextlib
 import hashlib
 import json
 import math
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -59,7 +57,7 @@ class Training:
     def run(self) -> dict[str, Any]:
         """Trains; the phases' part of `training.json`."""
         keras.utils.set_random_seed(self.training["seed"])
-        with _precision(self.training["precision"]):
+        with network.precision(self.training["precision"]):
             return self._run()
 
     def classifier(self) -> keras.Model:
@@ -208,14 +206,3 @@ def _digest(identity: list[Any]) -> str:
 def _can_be_kept(shape: tuple[int | None, ...], count: int, folder: Path) -> bool:
     """Whether a trunk's float32 output for `count` images is smaller than half of what is free on the disk."""
     return count * math.prod(shape[1:]) * 4 < shutil.disk_usage(folder).free / 2
-
-
-@contextlib.contextmanager
-def _precision(policy: str) -> Iterator[None]:
-    """Layers made meanwhile compute in that precision; their variables are float32 in any case."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)

@@ -1,0 +1,269 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.errors import UsageError
+from tests.trainer.small_training import CLASS_NAMES, CONSTANTS, SIZE, split_of, train, weights_digest
+from trainer import export, training
+from trainer.dataset import Split
+from trainer.transfer import FEATURES_PREFIX, UNFINISHED_PREFIX
+
+ROOT = Path(__file__).resolve().parents[2]
+MILD = {"flip": "horizontal", "rotation": 10, "zoom": 0.1, "brightness": 0.1}
+
+
+@pytest.fixture
+def passes(monkeypatch) -> list[tuple[str, int]]:
+    """(name of the model, images) of each forward pass in which something is computed once."""
+    seen = []
+    original = training.inference
+
+    def counted(model, like, augmentation=None):
+        call = original(model, like, augmentation)
+
+        def outputs(split):
+            seen.append((model.name, len(split)))
+            return call(split)
+
+        return outputs
+
+    monkeypatch.setattr(training, "inference", counted)
+    return seen
+
+
+@pytest.fixture(autouse=True)
+def _fresh_names():
+    yield
+    keras.utils.clear_session()
+
+
+# ---- what is computed once ------------------------------------------------------------------------------------------
+
+
+def test_backbone_runs_once_over_each_image_whatever_the_number_of_epochs(passes, tmp_path):
+    train({"training": {"frozen": {"epochs": 9, "patience": 9}}}, None, tmp_path)
+    assert passes == [("trunk", 48), ("trunk", 24), ("features", 48), ("features", 24)]
+
+
+def test_features_are_kept_for_the_next_training_on_the_same_images(passes, tmp_path):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    plain = {"training": {"fine_tune": {"epochs": 0}}}
+    first, result = train(plain, cache, tmp_path)
+    assert passes == [("features", 48), ("features", 24)]
+    again, same = train(plain | {"model": {"head": {"hidden": [8]}}}, cache, tmp_path)
+    assert len(passes) == 2
+    assert same["frozen"]["eval_loss"] != result["frozen"]["eval_loss"]
+    train({"training": {"fine_tune": {"epochs": 0}}, "model": {"head": {"pooling": "max"}}}, cache, tmp_path)
+    assert len(passes) == 4
+    assert len(list(cache.glob(f"{FEATURES_PREFIX}*"))) == 2
+    assert first.store.folder == again.store.folder
+
+
+def test_a_feature_file_cut_short_is_computed_again(passes, tmp_path):
+    plain = {"training": {"fine_tune": {"epochs": 0}}}
+    done, result = train(plain, tmp_path, tmp_path)
+    for file in done.store.folder.iterdir():
+        os.truncate(file, 100)
+    _, again = train(plain | {"training": {"seed": 1, "fine_tune": {"epochs": 0}, "batch_size": 9}}, tmp_path, tmp_path)
+    assert len(passes) == 4
+    assert again["frozen"]["eval_accuracy"] == pytest.approx(result["frozen"]["eval_accuracy"], abs=0.2)
+
+
+def test_memory_does_not_grow_with_the_features(monkeypatch, tmp_path):
+    """However many there are, only a part of them is read at a time; the result is the same."""
+    plain = {"training": {"fine_tune": {"epochs": 0}}}
+    _, whole = train(plain, None, tmp_path)
+    rows = []
+    original = Split.take
+    monkeypatch.setattr(Split, "take", lambda self, index: rows.append(len(index)) or original(self, index))
+    monkeypatch.setattr(training, "CHUNK_BYTES", 1)
+    _, parts = train(plain, None, tmp_path)
+    assert parts["frozen"]["history"]["val_loss"] == whole["frozen"]["history"]["val_loss"]
+    # 4 epochs in chunks of a batch.
+    assert rows.count(8) == 4 * 6
+
+
+# ---- augmentation ---------------------------------------------------------------------------------------------------
+
+
+def test_augmented_views_are_computed_once_each_and_drawn_from_in_every_epoch(passes, tmp_path):
+    augmented = {"training": {"augmentation": MILD, "frozen": {"views": 3}, "fine_tune": {"epochs": 0}}}
+    done, result = train(augmented, tmp_path, tmp_path)
+    assert passes == [("features", 48), ("features", 24)] + [("features", 48)] * 3
+    features = [np.fromfile(file, np.float32) for file in sorted(done.store.folder.glob("view-*"))]
+    assert len(features) == 3
+    assert not any(np.array_equal(features[0], other) for other in features[1:])
+    _, plain = train({"training": {"fine_tune": {"epochs": 0}}}, None, tmp_path)
+    assert result["frozen"]["history"]["loss"] != plain["frozen"]["history"]["loss"]
+    # Evaluated on the images as they are.
+    assert result["frozen"]["history"].keys() == plain["frozen"]["history"].keys()
+
+
+def test_p5_augmentation_draws_the_same_for_the_same_seed_in_both_phases(tmp_path):
+    augmented = {"training": {"augmentation": MILD, "frozen": {"views": "every_epoch", "epochs": 2}}}
+    first, _ = train(augmented, None, tmp_path)
+    second, _ = train(augmented, None, tmp_path)
+    other, _ = train({"training": augmented["training"] | {"seed": 2}}, None, tmp_path)
+    assert weights_digest(first) == weights_digest(second) != weights_digest(other)
+
+
+def test_g13_frozen_phase_with_new_views_in_every_epoch_leaves_the_backbone_as_it_was(tmp_path):
+    augmented = {"augmentation": MILD, "frozen": {"views": "every_epoch"}, "fine_tune": {"epochs": 0}}
+    before, _ = train({"training": {"fine_tune": {"epochs": 0}}}, None, tmp_path)
+    after, result = train({"training": augmented}, None, tmp_path)
+    for one, other in zip(before.backbone.get_weights(), after.backbone.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert result["frozen"]["epochs"] == 4
+
+
+# ---- going on after a kill ------------------------------------------------------------------------------------------
+
+SLOW = {"training": {"frozen": {"epochs": 60, "patience": 60}, "fine_tune": {"epochs": 25, "patience": 25}}}
+FIGURES = ("epochs", "accuracy", "eval_accuracy", "eval_loss", "kept_epoch")
+
+
+def start(cache: Path) -> subprocess.Popen:
+    cache.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "tests.trainer.small_training", str(cache), json.dumps(SLOW)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def finish(cache: Path) -> dict:
+    process = start(cache)
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0
+    return json.loads(out.splitlines()[-1])
+
+
+def test_p2_training_killed_in_either_phase_goes_on_and_ends_as_if_it_had_not_been(tmp_path):
+    cache = tmp_path / "killed"
+    reached = []
+    for name in ("frozen", "fine_tune"):
+        process = start(cache)
+        while not (found := list(cache.glob(f"{UNFINISHED_PREFIX}*/{name}.npz"))):
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.01)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with np.load(found[0]) as content:
+            reached.append(json.loads(content["note"].tobytes())["epoch"])
+    resumed, whole = finish(cache), finish(tmp_path / "whole")
+    assert 0 < reached[1] < 25
+    for phase in ("frozen", "fine_tune"):
+        for figure in FIGURES:
+            assert resumed[phase][figure] == whole[phase][figure], (phase, figure)
+        for curve in ("loss", "val_loss", "accuracy", "learning_rate"):
+            assert resumed[phase]["history"][curve] == whole[phase]["history"][curve], (phase, curve)
+    assert resumed["weights"] == whole["weights"]
+
+
+def test_a_checkpoint_that_cannot_be_read_counts_as_none(tmp_path):
+    done, result = train({}, tmp_path, tmp_path)
+    for file in done.unfinished.glob("*.npz"):
+        file.write_bytes(file.read_bytes()[:50])
+    _, again = train({}, tmp_path, tmp_path)
+    assert again["fine_tune"]["eval_loss"] == result["fine_tune"]["eval_loss"]
+
+
+# ---- from the model in service --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> tuple[Path, keras.Model]:
+    """A version as the Pusher leaves it, and the network in it."""
+    folder = tmp_path_factory.mktemp("serving") / "7"
+    done, _ = train({}, None, folder.parent)
+    preprocessing = {"size": SIZE, "mode": "stretch", "storage": "png"}
+    export.export(done.classifier(), CLASS_NAMES, preprocessing, CONSTANTS, folder)
+    return folder, done.classifier()
+
+
+def probabilities(classifier: keras.Model) -> np.ndarray:
+    split = split_of(24, 1)
+    return classifier(split.normalised(tf.constant(split.images)), training=False).numpy()
+
+
+def test_training_from_the_model_in_service_with_the_same_classes_only_fine_tunes(published, tmp_path):
+    folder, earlier = published
+    hopeless = {"training": {"fine_tune": {"learning_rate": 50.0}}}
+    done, result = train(hopeless, None, tmp_path, start_from=folder)
+    assert result["start_from"] == "7"
+    assert result["frozen"] is None
+    # Nothing that it did was better, so what is left is what it began with.
+    assert not result["fine_tune"]["kept"]
+    np.testing.assert_allclose(probabilities(done.classifier()), probabilities(earlier), atol=1e-6)
+
+
+def test_classes_that_stay_keep_their_rows_of_the_head_by_name(published, tmp_path, monkeypatch):
+    folder, earlier = published
+    monkeypatch.setattr("tests.trainer.small_training.CLASS_NAMES", ["blue", "dark", "light"])
+    began = {}
+    original = training.train_head
+
+    def noted(head, *arguments):
+        began["rows"] = head.get_layer("probabilities").get_weights()
+        return original(head, *arguments)
+
+    monkeypatch.setattr(training, "train_head", noted)
+    _, result = train({}, None, tmp_path, start_from=folder)
+    kernel, bias = earlier.get_layer("head").get_layer("probabilities").get_weights()
+    np.testing.assert_array_equal(began["rows"][0][:, 1:], kernel[:, :2])
+    np.testing.assert_array_equal(began["rows"][1][1:], bias[:2])
+    assert not np.allclose(began["rows"][0][:, 0], kernel[:, 2])
+    assert result["frozen"] is not None
+
+
+@pytest.mark.parametrize("other", [{"head": {"hidden": [8]}}, {"head": {"pooling": "flatten"}}])
+def test_another_network_than_the_one_in_service_is_refused(published, tmp_path, other):
+    with pytest.raises(UsageError, match=r"version 7 in service is another network.*start_from to backbone"):
+        train({"model": other}, None, tmp_path, start_from=published[0])
+
+
+# ---- precision and devices ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_trains_on_a_cpu_and_exports_float32(precision, tmp_path):
+    done, result = train({"training": {"precision": precision}}, None, tmp_path)
+    _, exact = train({}, None, tmp_path)
+    assert result["frozen"]["eval_loss"] == pytest.approx(exact["frozen"]["eval_loss"], abs=0.1)
+    assert done.backbone.layers[-1].compute_dtype == precision.removeprefix("mixed_")
+    classifier = done.classifier()
+    assert {layer.compute_dtype for layer in classifier._flatten_layers()} == {"float32"}
+    assert keras.config.dtype_policy().name == "float32"
+    assert np.isfinite(probabilities(classifier)).all()
+
+
+def test_replicas_on_two_devices_learn_what_one_does(tmp_path):
+    """Two devices made of one CPU, in a process of their own: they must be made before TensorFlow starts."""
+    script = """
+import json, sys, pathlib
+import tensorflow as tf
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+from tests.trainer.small_training import train
+def result(devices):
+    # Without dropout, which each replica draws for itself.
+    changes = {"training": {"devices": devices}, "model": {"head": {"dropout": 0.0}}}
+    return train(changes, None, pathlib.Path(sys.argv[1]))[1]
+results = [result("one"), result("all")]
+print(json.dumps([result["fine_tune"] for result in results]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, both = json.loads(done.stdout.splitlines()[-1])
+    np.testing.assert_allclose(both["history"]["val_loss"], one["history"]["val_loss"], rtol=0.02)
+    np.testing.assert_allclose(both["history"]["loss"], one["history"]["loss"], rtol=0.02)
