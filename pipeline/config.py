@@ -74,8 +74,8 @@ class TransformConfig(Section):
 
 class HeadConfig(Section):
     pooling: Literal["average", "max", "flatten"] = "average"
-    hidden: list[Annotated[int, Field(gt=0)]] = []  # units of each hidden layer
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    hidden: list[Annotated[int, Field(gt=0)]] = [256]  # units of each hidden layer
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5  # share of the last layer's inputs, in training
 
 
 class ModelConfig(Section):
@@ -114,7 +114,7 @@ class AugmentationConfig(Section):
 
 class FrozenConfig(Section):
     epochs: Annotated[int, Field(gt=0)] = 40
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     patience: Annotated[int, Field(gt=0)] = 10  # epochs without a better one before the phase ends
     # augmented views of each image whose features are computed once, besides the image itself; every_epoch: a new view,
     # and a pass through the backbone, in every epoch. Without augmentation there are none
@@ -122,11 +122,12 @@ class FrozenConfig(Section):
 
 
 class FineTuneConfig(Section):
-    epochs: Annotated[int, Field(ge=0)] = 5  # 0 leaves the phase out
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4  # at its peak
-    # cosine: rises over the first tenth of the steps and falls to zero; constant: stays
+    epochs: Annotated[int, Field(ge=0)] = 20  # 0 leaves the phase out
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3  # at its peak
+    # cosine: rises over the first tenth of the steps, falls to zero, and one of the last quarter of the epochs is kept;
+    # constant: stays, and any epoch may be kept
     schedule: Literal["cosine", "constant"] = "cosine"
-    patience: Annotated[int, Field(gt=0)] = 5  # epochs without a better one before the phase ends
+    patience: Annotated[int, Field(gt=0)] = 5  # with a constant rate, epochs without a better one before the phase ends
     clip_norm: Annotated[float, Field(gt=0)] | None = None  # longest gradient of all weights together; null: any
     block_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # learning rate of a block over that of the one above it
     augment: bool = True  # as training.augmentation says, in every epoch anew
@@ -141,7 +142,7 @@ class TrainingConfig(Section):
     # backbone: a new head on the backbone's weights; in_service: the model in service, where there is one: same classes
     # are fine-tuned only, otherwise the head's rows are carried over by class name and both phases run
     start_from: Literal["backbone", "in_service"] = "backbone"
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of each label that is spread over all classes
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of each label that is spread over all classes
     # every class counts the same, however small: weights in the loss, or sampling as often as the others
     balance: Literal["none", "weights", "sampling"] = "none"
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = (

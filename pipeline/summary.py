@@ -96,8 +96,11 @@ def note(node_id: str, outputs: dict[str, Any]) -> str:
         parts = [f"{frozen['eval_accuracy']:.3f} frozen"] if (frozen := result["frozen"]) else []
         if tuned := result["fine_tune"]:
             parts.append(f"{tuned['eval_accuracy']:.3f} fine-tuned" + ("" if tuned["kept"] else " (undone)"))
-        begun = f" (from version {result['start_from']})" if result["start_from"] else ""
-        return f"eval accuracy {', '.join(parts)}{begun}"
+        if result["start_from"]:
+            parts.append(f"begun from version {result['start_from']}")
+        if after := [f"{name.replace('_', '-')} epoch {done}" for name, done in _resumed(result) if done]:
+            parts.append(f"gone on with after {after[-1]}")
+        return f"eval accuracy {', '.join(parts)}"
     if node_id == "GatedEvaluator":
         decision = json.loads(Path(outputs["evaluation"].uri, "decision.json").read_text())
         return f"test accuracy {decision['metrics']['accuracy']:.3f}, {'passed' if decision['blessed'] else 'refused'}"
@@ -105,6 +108,10 @@ def note(node_id: str, outputs: dict[str, Any]) -> str:
         found = json.loads(Path(outputs["result"].uri, "anomalies.json").read_text())
         return "; ".join(f"{row['feature']}: {row['problem']}" for row in found)
     return ""
+
+
+def _resumed(training: dict[str, Any]) -> list[tuple[str, int]]:
+    return [(name, phase["resumed_after"]) for name in ("frozen", "fine_tune") if (phase := training[name])]
 
 
 # ---- the end of a run -----------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from typing import Any
 
 import keras
 import numpy as np
+import scipy.optimize
+import scipy.special
 import tensorflow as tf
 
 from components import progress
@@ -32,10 +34,12 @@ class Phase:
       accuracy: of the training split in the kept epoch.
       eval_accuracy: of the eval split in the kept epoch.
       eval_loss: of the eval split in the kept epoch.
+      eval_calibrated_loss: the same after temperature scaling: what decides which epoch and which phase is kept.
       kept_epoch: 1-based; 0 where the phase began better than any of its epochs ended.
       images_per_second: training images, over the epochs.
-      history: per epoch: `loss`, `accuracy`, `val_loss`, `val_accuracy`, `learning_rate`, and `seconds` since the phase
-        began.
+      resumed_after: epochs that a process had done which was killed; 0 where there was none.
+      history: per epoch: `loss`, `accuracy`, `val_loss`, `val_accuracy`, `val_calibrated_loss`, `learning_rate`, and
+        `seconds` since the phase began.
     """
 
     epochs: int = 0
@@ -43,8 +47,10 @@ class Phase:
     accuracy: float = 0.0
     eval_accuracy: float = 0.0
     eval_loss: float = math.inf
+    eval_calibrated_loss: float = math.inf
     kept_epoch: int = 0
     images_per_second: float = 0.0
+    resumed_after: int = 0
     history: dict[str, list[float]] = field(default_factory=dict)
 
 
@@ -55,10 +61,12 @@ class Course:
     """A phase from epoch to epoch: judges each by the eval split, keeps the best one's weights, stops when none has
     been kept for a while, and can be taken up again where a killed process left it.
 
-    The best epoch is the latest whose eval loss is within one standard error (of the paired differences) of the lowest.
-    The eval splits of transfer learning are small: their lowest loss is partly luck, and an epoch from before the head
-    had learnt all it can often has it (`docs/decisions.md` has the measurement). It is the one-standard-error rule of
-    Breiman et al. 1984, "Classification and Regression Trees", with "later" for "simpler".
+    Judged is the eval loss after temperature scaling (`calibrated`): how well the classes are told apart, not how
+    confident the network is, which grows in every phase and can be mended afterwards. The best epoch is the latest
+    whose loss is within one standard error (of the paired differences) of the lowest. The eval splits of transfer
+    learning are small: their lowest loss is partly luck, and an epoch from before the head had learnt all it can often
+    has it (`docs/decisions.md` has the measurements). It is the one-standard-error rule of Breiman et al. 1984,
+    "Classification and Regression Trees", with "later" for "simpler".
     """
 
     def __init__(
@@ -71,6 +79,7 @@ class Course:
         checkpoints: Checkpoints,
         seconds: float = 0.0,
         start: float = math.inf,
+        first: int = 1,
     ):
         """Takes up what a killed process left, if anything.
 
@@ -82,12 +91,13 @@ class Course:
           settings: `epochs`, `patience`.
           checkpoints: where the state after an epoch is kept.
           seconds: what the phase took before its first epoch.
-          start: eval loss that an epoch must be below to be kept.
+          start: calibrated eval loss that an epoch must be below to be kept.
+          first: 1-based number of the first epoch that may be kept.
         """
-        self.name, self.model, self.settings, self.start = name, model, settings, start
+        self.name, self.model, self.settings, self.start, self.first = name, model, settings, start, first
         self._labels, self._weights, self._checkpoints = labels, weights, checkpoints
         self.history: dict[str, list[float]] = {}
-        self.epoch = self.kept = 0
+        self.epoch = self.kept = self.resumed_after = 0
         self.stopped = False
         self._lowest = np.empty(0)
         self._best = self._values()
@@ -130,8 +140,7 @@ class Course:
 
     def _judge(self, loss: float, accuracy: float, probabilities: np.ndarray) -> None:
         self.epoch += 1
-        losses = eval_losses(probabilities, self._labels, self._weights)
-        mean = float(losses.mean())
+        mean = float(eval_losses(probabilities, self._labels, self._weights).mean())
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         if not (math.isfinite(loss) and math.isfinite(mean)):
             raise GraftError(
@@ -140,14 +149,17 @@ class Course:
             )
         row = {"loss": loss, "accuracy": accuracy, "val_loss": mean}
         row["val_accuracy"] = float((probabilities.argmax(1) == self._labels).mean())
-        row |= {"learning_rate": rate, "seconds": self.seconds}
+        losses = eval_losses(calibrated(probabilities, self._labels, self._weights), self._labels, self._weights)
+        row |= {"val_calibrated_loss": float(losses.mean()), "learning_rate": rate, "seconds": self.seconds}
         for key, value in row.items():
             self.history.setdefault(key, []).append(value)
-        if mean < self.start and (not self.kept or not significantly_higher(losses, self._lowest)):
-            if not self.kept or mean < self._lowest.mean():
+        if self.epoch < self.first:
+            return
+        if losses.mean() < self.start and (not self.kept or not significantly_higher(losses, self._lowest)):
+            if not self.kept or losses.mean() < self._lowest.mean():
                 self._lowest = losses
             self.kept, self._best = self.epoch, self._values()
-        elif self.epoch - self.kept >= self.settings["patience"]:
+        elif self.epoch - max(self.kept, self.first - 1) >= self.settings["patience"]:
             self.stopped = True
 
     def _values(self) -> list[np.ndarray]:
@@ -173,13 +185,13 @@ class Course:
         self._best, values = arrays[: len(self._best)], arrays[len(self._best) :]
         for variable, value in zip(self._variables(), values, strict=True):
             variable.assign(value)
-        self.epoch, self.kept, self.stopped = note["epoch"], note["kept"], note["stopped"]
+        self.resumed_after = self.epoch = note["epoch"]
+        self.kept, self.stopped = note["kept"], note["stopped"]
         self.history, self._before = note["history"], note["seconds"]
-        progress.say(f"going on after epoch {self.epoch} of the {self.title} phase")
 
     def _phase(self, images: int) -> Phase:
         # Where no epoch was kept, the best of them says how close it came.
-        best = self.kept or 1 + int(np.argmin(self.history["val_loss"]))
+        best = self.kept or 1 + int(np.argmin(self.history["val_calibrated_loss"]))
         seconds = self.history["seconds"]
         # The first epoch also compiles.
         pace = (seconds[-1] - seconds[0]) / (len(seconds) - 1) if len(seconds) > 1 else seconds[0]
@@ -189,8 +201,10 @@ class Course:
             accuracy=self.history["accuracy"][best - 1],
             eval_accuracy=self.history["val_accuracy"][best - 1],
             eval_loss=self.history["val_loss"][best - 1],
+            eval_calibrated_loss=self.history["val_calibrated_loss"][best - 1],
             kept_epoch=self.kept,
             images_per_second=images / max(pace, 1e-9),
+            resumed_after=self.resumed_after,
             history=self.history,
         )
 
@@ -205,6 +219,27 @@ def eval_losses(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarr
     """
     true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     return -np.log(np.maximum(true, 1e-7)) * weights[labels]
+
+
+def calibrated(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Probabilities at the temperature that gives these examples the lowest loss (Guo et al. 2017,
+    https://arxiv.org/abs/1706.04599), float64 [examples, classes].
+
+    Args:
+      probabilities: [examples, classes].
+      labels: int64 [examples].
+      weights: float32 [classes], what an example of each class counts.
+    """
+    logs = np.log(np.maximum(probabilities.astype(np.float64), 1e-12))
+
+    def at(log_temperature: float) -> np.ndarray:
+        return scipy.special.softmax(logs * math.exp(-log_temperature), axis=1)
+
+    def loss(log_temperature: float) -> float:
+        return float(eval_losses(at(log_temperature), labels, weights).mean())
+
+    # A factor of 20 either way: what little the eval split knows must not make the network sure of everything.
+    return at(scipy.optimize.minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x)
 
 
 def significantly_higher(losses: np.ndarray, lowest: np.ndarray) -> bool:
@@ -395,6 +430,7 @@ def train_network(
     strategy: tf.distribute.Strategy | None = None,
     seconds: float = 0.0,
     start: float = math.inf,
+    first: int = 1,
 ) -> Phase:
     """A phase in which every step goes through the network: fine-tuning, or the frozen phase on images that are
     augmented anew in every epoch.
@@ -411,7 +447,9 @@ def train_network(
       augmentation: changes the training images.
       strategy: trains a replica on each of several devices; a batch is divided among them.
       seconds: what the phase took before.
-      start: eval loss that an epoch must be below to be kept; where none is, the weights stay what they were.
+      start: calibrated eval loss that an epoch must be below to be kept; where none is, the weights stay what they
+        were.
+      first: 1-based number of the first epoch that may be kept.
     """
     began = time.monotonic()
     labels = train.labels
@@ -435,7 +473,7 @@ def train_network(
     eval_batches = Batches(evaluation, EVAL_BATCH).data
     predict = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
     seconds += time.monotonic() - began
-    course = Course(name, model, evaluation.labels, eval_weights, settings, checkpoints, seconds, start)
+    course = Course(name, model, evaluation.labels, eval_weights, settings, checkpoints, seconds, start, first)
     phase = course.run(
         train_epoch, lambda: np.concatenate([predict(images).numpy() for images, _ in eval_batches]), len(labels)
     )

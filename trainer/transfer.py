@@ -25,6 +25,8 @@ from trainer.training import Phase
 
 # Folders in the cache: of trainings that are not finished, and of features.
 UNFINISHED_PREFIX, FEATURES_PREFIX = "training-", "features-"
+# Share of the epochs of a cosine schedule after which its epochs may be kept.
+SETTLED = 0.75
 
 
 class Training:
@@ -95,7 +97,7 @@ class Training:
             before = self._eval_loss(top, splits[1])
         else:
             frozen = self._train_frozen(top, splits, began)
-            result["frozen"], before, began = asdict(frozen), frozen.eval_loss, time.monotonic()
+            result["frozen"], before, began = asdict(frozen), frozen.eval_calibrated_loss, time.monotonic()
         if fine_tune["epochs"]:
             network.unfreeze(backbone, start)
             tuned = self._fine_tune(top, splits, before, began)
@@ -139,6 +141,11 @@ class Training:
 
     def _fine_tune(self, top: keras.Model, splits: list[Split], before: float, began: float) -> Phase:
         settings = self._phase_settings("fine_tune")
+        first = 1
+        if settings["schedule"] == "cosine":
+            # What lies before the rate has come down is on the way to somewhere: it is neither kept nor given up.
+            first = math.ceil(settings["epochs"] * SETTLED)
+            settings["patience"] = settings["epochs"]
         blocks = BACKBONES[self.model["backbone"]].blocks
         return training.train_network(
             "fine_tune",
@@ -151,12 +158,14 @@ class Training:
             strategy=self._strategy(),
             seconds=time.monotonic() - began,
             start=before,
+            first=first,
         )
 
     def _eval_loss(self, top: keras.Model, evaluation: Split) -> float:
         probabilities = np.concatenate(list(training.inference(network.joined(top, self.head), evaluation)(evaluation)))
         weights = training.class_weights(self.splits[0].labels, len(self.class_names), self.training["balance"])
-        return float(training.eval_losses(probabilities, evaluation.labels, weights).mean())
+        best = training.calibrated(probabilities, evaluation.labels, weights)
+        return float(training.eval_losses(best, evaluation.labels, weights).mean())
 
     def _computed(
         self,

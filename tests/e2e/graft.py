@@ -37,16 +37,20 @@ class Graft:
         for package in ("components", "pipeline", "trainer"):
             shutil.copytree(ROOT / package, self.source / package, ignore=shutil.ignore_patterns("__pycache__"))
 
-    def command(self, *arguments: str) -> Result:
-        done = subprocess.run(
+    def start(self, *arguments: str) -> subprocess.Popen:
+        return subprocess.Popen(
             [sys.executable, "-m", "pipeline", *map(str, arguments)],
             cwd=self.source,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             env=os.environ | {"PYTHONPATH": str(self.source)},
-            timeout=600,
         )
-        return Result(done.returncode, done.stdout, done.stderr, {})
+
+    def command(self, *arguments: str) -> Result:
+        process = self.start(*arguments)
+        out, error = process.communicate(timeout=600)
+        return Result(process.returncode, out, error, {})
 
     def run(self, images: Path, *options: str) -> Result:
         result = self.command("run", "--images", images, "--output", self.output, *options)

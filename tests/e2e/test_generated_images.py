@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,29 @@ def test_p7_edited_preprocessing_runs_transform_again_but_not_ingestion(graft, i
     # The same data gives the same pixels and so the same model: the gate compares two equal models and passes (G3).
     assert result.summary["gate"]["baseline_version"] == int(Path(published.summary["model"]["path"]).name)
     assert result.summary["metrics"]["test"]["accuracy"] == published.summary["metrics"]["test"]["accuracy"]
+
+
+def test_p2_training_from_the_model_in_service_that_was_killed_goes_on(graft, images, published):
+    graft.run(images, *FAST)
+    (version,) = sorted(graft.output.glob("serving/*"))[-1:]
+    options = ("--set", "training.start_from=in_service", "--set", "training.fine_tune.epochs=40")
+    patient = ("--set", "training.fine_tune.patience=40", "--set", "training.fine_tune.learning_rate=1e-3")
+    process = graft.start("run", "--images", images, "--output", graft.output, *FAST, *options, *patient)
+    while not (checkpoint := list(graft.output.glob("cache/training-*/fine_tune.npz"))):
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert checkpoint[0].is_file()
+    result = graft.run(images, *FAST, *options, *patient)
+    assert result.code in (0, 4), result.out + result.error
+    assert not result.ran("Ingest images")
+    assert f"begun from version {version.name}, gone on with after fine-tune epoch" in result.out
+    # The classes are the same: there is no head to be trained alone.
+    assert result.summary["training"]["frozen"] is None
+    assert 1 <= result.summary["training"]["fine_tune"]["resumed_after"] < 40
+    # What only a killed training needs is gone; features stay for the next one.
+    assert not list(graft.output.glob("cache/*training-*"))
 
 
 def test_d11_relabelled_image_runs_ingestion_again(graft, images, published):

@@ -160,6 +160,7 @@ def test_p2_training_killed_in_either_phase_goes_on_and_ends_as_if_it_had_not_be
             reached.append(json.loads(content["note"].tobytes())["epoch"])
     resumed, whole = finish(cache), finish(tmp_path / "whole")
     assert 0 < reached[1] < 25
+    assert (resumed["frozen"]["resumed_after"], resumed["fine_tune"]["resumed_after"]) == (60, reached[1])
     for phase in ("frozen", "fine_tune"):
         for figure in FIGURES:
             assert resumed[phase][figure] == whole[phase][figure], (phase, figure)
