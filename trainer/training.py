@@ -78,7 +78,7 @@ class Course:
         settings: dict,
         checkpoints: Checkpoints,
         seconds: float = 0.0,
-        start: float = math.inf,
+        improve: bool = False,
         first: int = 1,
     ):
         """Takes up what a killed process left, if anything.
@@ -91,15 +91,16 @@ class Course:
           settings: `epochs`, `patience`.
           checkpoints: where the state after an epoch is kept.
           seconds: what the phase took before its first epoch.
-          start: calibrated eval loss that an epoch must be below to be kept.
+          improve: only an epoch that is no worse than what the phase began with is kept.
           first: 1-based number of the first epoch that may be kept.
         """
-        self.name, self.model, self.settings, self.start, self.first = name, model, settings, start, first
+        self.name, self.model, self.settings, self.improve, self.first = name, model, settings, improve, first
         self._labels, self._weights, self._checkpoints = labels, weights, checkpoints
         self.history: dict[str, list[float]] = {}
         self.epoch = self.kept = self.resumed_after = 0
         self.stopped = False
-        self._lowest = np.empty(0)
+        self._lowest = self._start = np.empty(0)
+        self._start_accuracy = 0.0
         self._best = self._values()
         self._before, self._began = seconds, time.monotonic()
         self._resume()
@@ -117,6 +118,8 @@ class Course:
           predict: probabilities of the eval split, [examples, classes].
           images: how many an epoch shows.
         """
+        if self.improve and not len(self._start):
+            self._start, self._start_accuracy = self._score(predict())
         while self.epoch < self.settings["epochs"] and not self.stopped:
             progress.say(f"{self.title}, epoch {self.epoch + 1} of {self.settings['epochs']}")
             loss, accuracy = train(self.epoch)
@@ -147,20 +150,31 @@ class Course:
                 f"The loss became {loss} (eval {mean}) in epoch {self.epoch} of the {self.title} phase at learning "
                 f"rate {rate:g}: training stopped and nothing was published. Lower the learning_rate."
             )
-        row = {"loss": loss, "accuracy": accuracy, "val_loss": mean}
-        row["val_accuracy"] = float((probabilities.argmax(1) == self._labels).mean())
-        losses = eval_losses(calibrated(probabilities, self._labels, self._weights), self._labels, self._weights)
+        losses, hits = self._score(probabilities)
+        row = {"loss": loss, "accuracy": accuracy, "val_loss": mean, "val_accuracy": hits}
         row |= {"val_calibrated_loss": float(losses.mean()), "learning_rate": rate, "seconds": self.seconds}
         for key, value in row.items():
             self.history.setdefault(key, []).append(value)
         if self.epoch < self.first:
             return
-        if losses.mean() < self.start and (not self.kept or not significantly_higher(losses, self._lowest)):
+        if self._no_worse(losses, hits) and not (self.kept and significantly_higher(losses, self._lowest)):
             if not self.kept or losses.mean() < self._lowest.mean():
                 self._lowest = losses
             self.kept, self._best = self.epoch, self._values()
         elif self.epoch - max(self.kept, self.first - 1) >= self.settings["patience"]:
             self.stopped = True
+
+    def _score(self, probabilities: np.ndarray) -> tuple[np.ndarray, float]:
+        """Calibrated eval loss of each example, and accuracy."""
+        best = calibrated(probabilities, self._labels, self._weights)
+        return eval_losses(best, self._labels, self._weights), float((best.argmax(1) == self._labels).mean())
+
+    def _no_worse(self, losses: np.ndarray, accuracy: float) -> bool:
+        """Whether the loss is lower than at the phase's beginning; or higher by less than a standard error, and no
+        example fewer is right."""
+        if not self.improve or losses.mean() < self._start.mean():
+            return True
+        return accuracy >= self._start_accuracy and not significantly_higher(losses, self._start)
 
     def _values(self) -> list[np.ndarray]:
         # Nothing else changes: BatchNorm's statistics stay what they are in both phases.
@@ -173,21 +187,27 @@ class Course:
         return [*self.model.trainable_variables, *random, *self.model.optimizer.variables]
 
     def _state(self) -> tuple[dict[str, Any], Callable[[], list[np.ndarray]]]:
-        names = ("epoch", "kept", "stopped", "history", "seconds")
+        names = ("epoch", "kept", "stopped", "history", "seconds", "_start_accuracy")
         note = {name: getattr(self, name) for name in names}
-        return note, lambda: [self._lowest, *self._best, *(variable.numpy() for variable in self._variables())]
+        return note, lambda: [
+            self._start,
+            self._lowest,
+            *self._best,
+            *(variable.numpy() for variable in self._variables()),
+        ]
 
     def _resume(self) -> None:
         found = self._checkpoints.read(self.name)
         if found is None:
             return
-        note, (self._lowest, *arrays) = found
+        note, (self._start, self._lowest, *arrays) = found
         self._best, values = arrays[: len(self._best)], arrays[len(self._best) :]
         for variable, value in zip(self._variables(), values, strict=True):
             variable.assign(value)
         self.resumed_after = self.epoch = note["epoch"]
         self.kept, self.stopped = note["kept"], note["stopped"]
         self.history, self._before = note["history"], note["seconds"]
+        self._start_accuracy = note["_start_accuracy"]
 
     def _phase(self, images: int) -> Phase:
         # Where no epoch was kept, the best of them says how close it came.
@@ -429,7 +449,7 @@ def train_network(
     augmentation: Augmentation | None = None,
     strategy: tf.distribute.Strategy | None = None,
     seconds: float = 0.0,
-    start: float = math.inf,
+    improve: bool = False,
     first: int = 1,
 ) -> Phase:
     """A phase in which every step goes through the network: fine-tuning, or the frozen phase on images that are
@@ -447,8 +467,8 @@ def train_network(
       augmentation: changes the training images.
       strategy: trains a replica on each of several devices; a batch is divided among them.
       seconds: what the phase took before.
-      start: calibrated eval loss that an epoch must be below to be kept; where none is, the weights stay what they
-        were.
+      improve: only an epoch that is no worse than what the phase began with is kept; where none is, the weights stay
+        what they were.
       first: 1-based number of the first epoch that may be kept.
     """
     began = time.monotonic()
@@ -473,7 +493,7 @@ def train_network(
     eval_batches = Batches(evaluation, EVAL_BATCH).data
     predict = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
     seconds += time.monotonic() - began
-    course = Course(name, model, evaluation.labels, eval_weights, settings, checkpoints, seconds, start, first)
+    course = Course(name, model, evaluation.labels, eval_weights, settings, checkpoints, seconds, improve, first)
     phase = course.run(
         train_epoch, lambda: np.concatenate([predict(images).numpy() for images, _ in eval_batches]), len(labels)
     )

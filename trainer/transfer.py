@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from components import progress
@@ -92,15 +91,12 @@ class Training:
             # makes it stale, and it can be kept.
             if not (self.augmentation and fine_tune["augment"]):
                 splits, top = self._after_trunk(start)
-        if same_classes:
-            # The head has learnt these classes already.
-            before = self._eval_loss(top, splits[1])
-        else:
-            frozen = self._train_frozen(top, splits, began)
-            result["frozen"], before, began = asdict(frozen), frozen.eval_calibrated_loss, time.monotonic()
+        if not same_classes:  # Otherwise the head has learnt them already.
+            result["frozen"] = asdict(self._train_frozen(top, splits, began))
+            began = time.monotonic()
         if fine_tune["epochs"]:
             network.unfreeze(backbone, start)
-            tuned = self._fine_tune(top, splits, before, began)
+            tuned = self._fine_tune(top, splits, began)
             result["fine_tune"] = asdict(tuned) | {"kept": tuned.kept_epoch > 0}
         return result
 
@@ -139,7 +135,7 @@ class Training:
             self.head, [train, *augmented], evaluation, settings, self.checkpoints, time.monotonic() - began
         )
 
-    def _fine_tune(self, top: keras.Model, splits: list[Split], before: float, began: float) -> Phase:
+    def _fine_tune(self, top: keras.Model, splits: list[Split], began: float) -> Phase:
         settings = self._phase_settings("fine_tune")
         first = 1
         if settings["schedule"] == "cosine":
@@ -157,15 +153,9 @@ class Training:
             augmentation=self.augmentation if settings["augment"] else None,
             strategy=self._strategy(),
             seconds=time.monotonic() - began,
-            start=before,
+            improve=True,
             first=first,
         )
-
-    def _eval_loss(self, top: keras.Model, evaluation: Split) -> float:
-        probabilities = np.concatenate(list(training.inference(network.joined(top, self.head), evaluation)(evaluation)))
-        weights = training.class_weights(self.splits[0].labels, len(self.class_names), self.training["balance"])
-        best = training.calibrated(probabilities, evaluation.labels, weights)
-        return float(training.eval_losses(best, evaluation.labels, weights).mean())
 
     def _computed(
         self,

@@ -1,3 +1,5 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -50,12 +52,10 @@ def train_frozen(features, head, train: Split, evaluation: Split, options: dict,
     return training.train_head(head, [train], evaluation, options, checkpoints)
 
 
-def fine_tune(classifier, train, evaluation, options, checkpoints=NOWHERE, start=np.inf, factors=None, **more) -> Phase:
+def fine_tune(classifier, train, evaluation, options, checkpoints=NOWHERE, factors=None, **more) -> Phase:
     """As `trainer.run` does it."""
     optimizer = training.fine_tuning(options, factors or {})
-    return training.train_network(
-        "fine_tune", classifier, optimizer, train, evaluation, options, checkpoints, start=start, **more
-    )
+    return training.train_network("fine_tune", classifier, optimizer, train, evaluation, options, checkpoints, **more)
 
 
 def statistics(backbone):
@@ -74,7 +74,7 @@ def test_g13_frozen_phase_leaves_the_backbone_bit_identical_and_fine_tuning_its_
     for old, new in zip(before, backbone.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
     network.unfreeze(backbone, 0)
-    tuned = fine_tune(network.joined(features, head), split_of(32, 0), split_of(16, 1), settings(), start=100.0)
+    tuned = fine_tune(network.joined(features, head), split_of(32, 0), split_of(16, 1), settings())
     assert tuned.kept_epoch
     for old, new in zip(moving, statistics(backbone), strict=True):
         np.testing.assert_array_equal(old, new)
@@ -88,11 +88,13 @@ def test_g14_fine_tuning_that_does_not_help_is_undone(parts):
     classifier = network.joined(features, head)
     before = classifier.get_weights()
     network.unfreeze(backbone, 0)
-    phase = fine_tune(classifier, split_of(32, 0), split_of(16, 1), settings(learning_rate=1.0), start=0.0)
+    train = split_of(32, 0)
+    wrong = dataclasses.replace(train, labels=1 - train.labels)
+    phase = fine_tune(classifier, wrong, split_of(16, 1), settings(learning_rate=1e-2), improve=True)
     assert phase.kept_epoch == 0
     for old, new in zip(before, classifier.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
-    assert 0 < frozen.eval_loss < 10
+    assert phase.eval_accuracy < frozen.eval_accuracy
 
 
 def test_p10_loss_that_is_not_finite_stops_with_epoch_and_learning_rate(parts):
