@@ -1,9 +1,24 @@
 """Files that exist whole or not at all, and JSON Lines."""
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that replaces another atomically when the body ends without an error.
+
+    Args:
+      path: in an existing folder; a hidden file beside it is used on the way.
+    """
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    with open(temporary, "wb") as file:
+        yield file
+    os.replace(temporary, path)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -13,9 +28,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
       path: in an existing folder; a hidden file beside it is used on the way.
       content: text is written as UTF-8.
     """
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(temporary, path)
+    with whole(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def write_json_lines(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -1,6 +1,5 @@
 """What a killed training goes on from."""
 
-import io
 import json
 import time
 import zipfile
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from components.files import write_whole
+from components.files import whole
 
 # Saving may take this share of the time between two of them, and is not done more often than that.
 SHARE, SECONDS = 0.05, 0.5
@@ -44,10 +43,9 @@ class Checkpoints:
         if self._folder is None:
             return
         began = time.monotonic()
-        content = io.BytesIO()
         named = {f"array-{number}": array for number, array in enumerate(arrays())}
-        np.savez(content, note=np.frombuffer(json.dumps(note).encode(), np.uint8), **named)
-        write_whole(self._path(name), content.getbuffer())
+        with whole(self._path(name)) as file:
+            np.savez(file, note=np.frombuffer(json.dumps(note).encode(), np.uint8), **named)
         now = time.monotonic()
         self._next = now + max(SECONDS, (now - began) / SHARE)
 

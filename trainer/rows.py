@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from components.files import whole
+
 
 class Rows:
     """A file of equally large rows.
@@ -53,8 +55,6 @@ def write(path: Path, batches: Iterable[np.ndarray]) -> None:
       path: in an existing folder.
       batches: arrays of the same dtype and shape of a row.
     """
-    unfinished = path.with_name(f".{path.name}-{os.getpid()}")
-    with open(unfinished, "wb") as file:
+    with whole(path) as file:
         for batch in batches:
             np.ascontiguousarray(batch).tofile(file)
-    os.replace(unfinished, path)

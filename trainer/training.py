@@ -206,7 +206,7 @@ class Course:
             variable.assign(value)
         self.resumed_after = self.epoch = note["epoch"]
         self.kept, self.stopped = note["kept"], note["stopped"]
-        self.history, self._before = note["history"], note["seconds"]
+        self.history, self._before = note["history"], note["seconds"] + self._before
         self._start_accuracy = note["_start_accuracy"]
 
     def _phase(self, images: int) -> Phase:
