@@ -54,7 +54,7 @@ def tune(config: Config, images: list[str], output_folder: Path, trials: int, re
         steps.say()
         steps.say(_outcome(best, first, len(found.rows)))
         steps.say(
-            f"The {eval_images} eval images chose it, so expect less; the gate's test images, unseen so far, judge."
+            f"The {eval_images} eval images chose it, so expect less; the gate judges by test images that no trial saw."
         )
         steps.say(f"Recipe: {recipe}")
         steps.say(f"Next: {command}")
