@@ -74,35 +74,12 @@ def run_steps(images: Path, output: Path, *settings: str) -> dict:
 
 def steps(images: Path, output: Path, overrides: list[str]) -> dict:
     """What `graft run` runs up to Transform, in this process."""
-    from components.errors import GraftError
     from pipeline import config, local
 
-    class Enough(GraftError):
-        """Transform is done."""
-
-    timings: dict[str, float] = {}
-    launchers = local._launchers
-
-    def until_transform(*arguments):
-        for launch, node in launchers(*arguments):
-            if node == "Trainer":
-                raise Enough("measured")
-
-            def timed(launch=launch, node=node):
-                began = time.monotonic()
-                result = launch()
-                timings[node] = time.monotonic() - began
-                return result
-
-            yield timed, node
-
-    local._launchers = until_transform
     settings = ["model.backbone=mobilenet_v2", "model.weights=none", *overrides]
-    summary = local.run(config.load(None, settings), [str(images)], output)
-    if summary["error"] != "measured":
-        raise SystemExit(summary["error"])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"timings": timings, "peak": peak}
+    with local.up_to("Transform", config.load(None, settings), [str(images)], output) as (done, _):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return {"timings": done.timings, "peak": peak}
 
 
 def bare(paths: list[str]) -> float:

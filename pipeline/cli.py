@@ -60,6 +60,45 @@ def run(images: tuple[str, ...], output: Path, config_file: Path | None, overrid
 
 
 @graft.command(epilog=EXIT_CODES)
+@images_option(required=True)
+@click.option("--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="As for `graft run`.")
+@config_option
+@set_option
+@click.option(
+    "--trials",
+    type=click.IntRange(min=2),
+    default=12,
+    show_default=True,
+    metavar="N",
+    help="Configurations that are tried; the first is the one given.",
+)
+@click.option(
+    "--recipe",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="Takes the best configuration, for `graft run --config`; must not be there yet.",
+)
+def tune(
+    images: tuple[str, ...],
+    output: Path,
+    config_file: Path | None,
+    overrides: tuple[str, ...],
+    trials: int,
+    recipe: Path,
+) -> None:
+    """Search for a better configuration, judged by the eval split.
+
+    Head, learning rates, unfreezing and augmentation are searched from the given configuration on; the rest stays as it
+    is. Nothing is published. A search that was stopped goes on when it is started again.
+    """
+    from pipeline import config
+    from pipeline.tune import tune as run_tune
+
+    run_tune(config.load(config_file, list(overrides)), list(images), output, trials, recipe)
+
+
+@graft.command(epilog=EXIT_CODES)
 @click.option(
     "--output",
     type=click.Path(path_type=Path),

@@ -123,7 +123,7 @@ class FrozenConfig(Section):
 
 class FineTuneConfig(Section):
     epochs: Annotated[int, Field(ge=0)] = 20  # 0 leaves the phase out
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3  # at its peak
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4  # at its peak
     # cosine: rises over the first tenth of the steps, falls to zero, and one of the last quarter of the epochs is kept;
     # constant: stays, and any epoch may be kept
     schedule: Literal["cosine", "constant"] = "cosine"

@@ -95,7 +95,6 @@ def create_pipeline(
     ).with_id("Transform")
     transform.add_upstream_node(data_gate)
     # Frozen backbone, then its top fine-tuned.
-    in_service = newest(Path(serving))
     trainer = Trainer(
         run_fn="trainer.run.run_fn",
         examples=transform.outputs["transformed_examples"],
@@ -103,15 +102,7 @@ def create_pipeline(
         schema=example_gen.outputs["schema"],
         train_args=trainer_pb2.TrainArgs(splits=["train"]),
         eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
-        custom_config={
-            "model": config.model.model_dump(mode="json"),
-            "training": config.training.model_dump(mode="json"),
-            "transform": transform_settings(config),
-            "start_from": str(in_service) if config.training.start_from == "in_service" and in_service else None,
-            "cache": cache,
-            "weights_digest": weights_digest(config.model.weights),
-            "code": source_digest("trainer.run"),
-        },
+        custom_config=training_settings(config, newest(Path(serving)), cache),
     )
     # The test split decides, against the model in service.
     evaluator = GatedEvaluator(
@@ -153,4 +144,23 @@ def transform_settings(config: Config) -> dict:
         "resize": config.transform.resize,
         "storage": config.transform.storage,
         "normalisation": asdict(own) if config.transform.normalisation == "backbone" else None,
+    }
+
+
+def training_settings(config: Config, in_service: Path | None, cache: str | None) -> dict:
+    """What `trainer.run.run_fn` takes.
+
+    Args:
+      config: everything that a person chooses.
+      in_service: folder of the version in service.
+      cache: as for `create_pipeline`.
+    """
+    return {
+        "model": config.model.model_dump(mode="json"),
+        "training": config.training.model_dump(mode="json"),
+        "transform": transform_settings(config),
+        "start_from": str(in_service) if config.training.start_from == "in_service" and in_service else None,
+        "cache": cache,
+        "weights_digest": weights_digest(config.model.weights),
+        "code": source_digest("trainer.run"),
     }

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,51 @@ def run(config: Config, images: list[str], output_folder: Path) -> dict[str, Any
       GraftError: nothing was started, for a reason that the person can mend.
     """
     began = time.time()
+    with _opened(config, images, output_folder) as (output, sources, digest, steps):
+        fingerprint = _fingerprint(config, sources, digest.value)
+        if earlier := _same_run(output, _mark(output, fingerprint)):
+            return _unchanged(output, earlier, steps, began)
+        return _Run(config, sources, digest, output, output.new_run(), began).execute(fingerprint)
+
+
+@contextlib.contextmanager
+def up_to(last: str, config: Config, images: list[str], output_folder: Path) -> Iterator[tuple["_Run", Steps]]:
+    """Runs the steps up to one of them as `run` does, with the same checks and the same cache.
+
+    There is no summary and `runs/` is left alone, as nothing was trained, judged or published. While the body runs,
+    too, the output folder is held and what libraries print goes to the log.
+
+    Args:
+      last: id of the last step that is run.
+      config: as for `run`.
+      images: as for `run`.
+      output_folder: as for `run`; log and quarantine go to a new folder under `tune/` in it.
+
+    Yields:
+      What ran (its folder, artifacts and timings), and where to tell the person.
+
+    Raises:
+      GraftError: one sentence for whatever went wrong, in a step or in the body; the log has the rest.
+    """
+    began = time.time()
+    with _opened(config, images, output_folder) as (output, sources, digest, _):
+        started = _Run(config, sources, digest, output, output.new_tune(), began)
+        with noise_to(started.log) as person:
+            steps = Steps(person)
+            try:
+                started.run_steps(steps, last)
+                yield started, steps
+            except BaseException as error:
+                started.keep_error(error)
+                steps.say(f"The full log is {started.log}")
+                if isinstance(error, GraftError):
+                    raise
+                raise GraftError(summaries.sentence(error, started)) from error
+
+
+@contextlib.contextmanager
+def _opened(config: Config, images: list[str], output_folder: Path) -> Iterator[tuple[Output, Sources, Digest, Steps]]:
+    """Makes the cheap checks, holds the output folder while the body runs, and looks at the images."""
     output = Output(output_folder.absolute())
     sources = resolve(images, config.data.spans)
     for folder in sources.folders:
@@ -68,13 +114,7 @@ def run(config: Config, images: list[str], output_folder: Path) -> dict[str, Any
             digest = content_digest(listing.files, memory, progress.advance, listing.classes)
             found = f"{len(listing.files)} files in {len(listing.classes)} classes"
             result["note"] = ", ".join([found, *(spans_text(numbers) for _, numbers in sources.spans)])
-        digest = _not_the_failed_one(output, digest)
-        fingerprint = _fingerprint(config, sources, digest.value)
-        if earlier := _same_run(output, _mark(output, fingerprint)):
-            return _unchanged(output, earlier, steps, began)
-        folder = output.new_run()
-        result = _Run(config, sources, digest, output, folder, began)
-        return result.execute(fingerprint)
+        yield output, sources, _not_the_failed_one(output, digest), steps
 
 
 def _not_the_failed_one(output: Output, digest: Digest) -> Digest:
@@ -179,13 +219,11 @@ class _Run:
         with noise_to(self.log) as person:
             steps = Steps(person)
             try:
-                self._run_steps(steps)
+                self.run_steps(steps)
             # A person gets one sentence and an exit code for whatever went wrong; the log has the rest.
             except BaseException as caught:
-                traceback.print_exc()
+                self.keep_error(caught)
                 error = caught
-                if rows := data_report.quarantined_lines(getattr(caught, "quarantined", [])):
-                    write_json_lines(self.folder / data_report.QUARANTINE_FILE, rows)
             summary = summaries.collect(self, error)
             write_json(self.folder / "summary.json", summary)
             self.output.point_latest(self.folder)
@@ -198,7 +236,14 @@ class _Run:
             raise error
         return summary
 
-    def _run_steps(self, steps: Steps) -> None:
+    def keep_error(self, error: BaseException) -> None:
+        """Puts an error into the log, and what it says was kept out beside it."""
+        traceback.print_exception(error)
+        if rows := data_report.quarantined_lines(getattr(error, "quarantined", [])):
+            write_json_lines(self.folder / data_report.QUARANTINE_FILE, rows)
+
+    def run_steps(self, steps: Steps, last: str | None = None) -> None:
+        """Runs every step, or those up to the one of that id."""
         self.step_name = "Find the weights"
         model = self.config.model
         with steps.step(self.step_name):
@@ -239,6 +284,8 @@ class _Run:
                 if node_id == "Trainer":
                     self._keep_curves(Path(outputs["model_run"].uri))
                 result["note"] = "from the cache" if cached else summaries.note(node_id, outputs)
+            if node_id == last:
+                return
 
     def _keep_data_report(self, catalog: Path) -> None:
         """Puts the list of what was kept out beside the log, and sees to it that files are tried again (D14)."""

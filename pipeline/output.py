@@ -46,6 +46,10 @@ class Output:
         return self.root / "runs"
 
     @property
+    def tunes(self) -> Path:
+        return self.root / "tune"
+
+    @property
     def cache(self) -> Path:
         return self.root / "cache"
 
@@ -96,9 +100,18 @@ class Output:
             yield
 
     def new_run(self) -> Path:
-        """A fresh `runs/<run id>` folder, named after the time; ids sort by age, which local time would not."""
+        """A fresh `runs/<run id>` folder."""
+        return self._new_folder(self.runs)
+
+    def new_tune(self) -> Path:
+        """A fresh `tune/<id>` folder."""
+        self.tunes.mkdir(exist_ok=True)
+        return self._new_folder(self.tunes)
+
+    def _new_folder(self, parent: Path) -> Path:
+        """Named after the time; such names sort by age, which local time's would not."""
         while True:
-            folder = self.runs / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+            folder = parent / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
             try:
                 folder.mkdir()
             except FileExistsError:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from components import progress
 from components.examples_schema import read_class_names
 from components.features import TENSORBOARD_FOLDER, TRAINING_FILE
 from trainer import dataset, export
+from trainer.dataset import Split
 from trainer.stored import Store
 from trainer.transfer import FEATURES_PREFIX, UNFINISHED_PREFIX, Training
 
@@ -33,7 +34,7 @@ def run_fn(args: FnArgs) -> None:
     settings = args.custom_config
     class_names = read_class_names(args.schema_path)
     cache = settings["cache"]
-    with _scratch(cache) as scratch:
+    with scratch_folder(cache) as scratch:
         result, store = train(args, settings, class_names, scratch)
     folder = Path(args.model_run_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,11 +77,7 @@ def train(
 ) -> tuple[dict[str, Any], Store | None]:
     """Both phases and the export; returns what `training.json` holds, and where features are kept."""
     transform = settings["transform"]
-    progress.start(None, "reading images")
-    splits = [
-        dataset.read_split(files, transform["image_size"], transform["storage"], scratch)
-        for files in (args.train_files, args.eval_files)
-    ]
+    splits = read_splits((args.train_files, args.eval_files), transform, scratch)
     training = Training(settings, class_names, splits, scratch)
     result = training.run()
     progress.start(None, "exporting")
@@ -91,8 +88,14 @@ def train(
     return result, training.store
 
 
+def read_splits(files: Iterable[Sequence[str]], transform: dict[str, Any], scratch: Path) -> list[Split]:
+    """Decodes the splits whose file patterns these are; `transform` is that section of the settings."""
+    progress.start(None, "reading images")
+    return [dataset.read_split(each, transform["image_size"], transform["storage"], scratch) for each in files]
+
+
 @contextlib.contextmanager
-def _scratch(parent: str | None) -> Iterator[Path]:
+def scratch_folder(parent: str | None) -> Iterator[Path]:
     """A new folder; what killed runs left behind beside it is removed (the output folder is held by this run alone)."""
     if parent is not None:
         for leftover in Path(parent).glob(f"{SCRATCH_PREFIX}*"):

@@ -205,3 +205,21 @@ def test_bad_file_with_a_name_that_is_no_text_is_listed_escaped(classes):
     with open(os.fsencode(classes / "cat") + b"/\xff.jpg", "wb"):
         pass
     refuses(graft("check", "--images", classes, *TINY), 3, "\\udcff.jpg (empty file)")
+
+
+def test_tune_refuses_before_any_work_what_it_could_not_end_with(classes, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("mine")
+    arguments = ("tune", "--images", classes, "--output", tmp_path / "out", *TINY)
+    refuses(graft(*arguments, "--recipe", tmp_path / "recipe.yaml"), 2, "recipe.yaml is there already")
+    refuses(graft(*arguments, "--recipe", tmp_path / "new.yaml", "--trials", 1), 2, "--trials")
+    assert (tmp_path / "recipe.yaml").read_text() == "mine"
+    assert not (tmp_path / "out").exists()
+
+
+def test_tune_refuses_data_as_a_run_does(classes, tmp_path):
+    for file in (classes / "dog").iterdir():
+        file.write_text("no picture")
+    done = graft("tune", "--images", classes, "--output", tmp_path / "out", *TINY, "--recipe", tmp_path / "recipe.yaml")
+    refuses(done, 3, "'dog'", "log.txt")
+    assert list((tmp_path / "out" / "tune").glob("*/quarantine.jsonl"))
+    assert not (tmp_path / "recipe.yaml").exists()
