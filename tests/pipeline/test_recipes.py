@@ -83,7 +83,7 @@ def shades(backbone: str, count: int, seed: int) -> Split:
     images = (random.integers(0, 120, (count, 32, 32, 3)) + labels[:, None, None, None] * 100).astype(np.uint8)
     own = BACKBONES[backbone].normalisation
     constants = np.array(own.channel_order), np.float32(own.scale), np.float32(own.offset)
-    return Split(images, labels, np.arange(count), constants)
+    return Split(images, labels, np.arange(count), constants, digest=f"shades-{seed}")
 
 
 def prepared(config: Config, scratch: Path) -> Training:
