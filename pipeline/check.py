@@ -19,7 +19,7 @@ from components.sources import list_images, resolve, spans_text
 from components.splits import build_catalog
 from pipeline.config import Config
 from pipeline.console import noise_to
-from trainer.backbones import require_weights
+from trainer.backbones import require_start, require_weights
 
 # Lines of one kind that are printed; --json gives all.
 MOST_LINES = 20
@@ -36,7 +36,8 @@ def check(config: Config, images: list[str], as_json: bool = False, output: Path
       output: the folder of the run that is meant: images keep the splits that runs there remember.
 
     Raises:
-      UsageError: the images or the weights cannot be had, or what was remembered is damaged.
+      UsageError: the images or the weights cannot be had, what was remembered is damaged, or fine-tuning would begin
+        where the backbone has nothing to train.
       DataRefused: as the run would refuse the data.
     """
     rules = config.split_rules
@@ -57,8 +58,10 @@ def check(config: Config, images: list[str], as_json: bool = False, output: Path
             click.echo(f"{pattern}: {spans_text(numbers)}")
         _print_counts(counts)
         _print_lines(lines)
-    model = config.model
+    model, fine_tune = config.model, config.training.fine_tune
     with noise_to(Path(os.devnull)):
+        if fine_tune.epochs:
+            require_start(model.backbone, model.alpha, fine_tune.unfreeze)
         require_weights(model.backbone, model.alpha, model.weights, config.image_size)
     if not as_json:
         ready = f"{counts['images']} images, {model.backbone} at {config.image_size} px with {model.weights} weights"

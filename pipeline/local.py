@@ -245,8 +245,10 @@ class _Run:
     def run_steps(self, steps: Steps, last: str | None = None) -> None:
         """Runs every step, or those up to the one of that id."""
         self.step_name = "Find the weights"
-        model = self.config.model
+        model, fine_tune = self.config.model, self.config.training.fine_tune
         with steps.step(self.step_name):
+            if fine_tune.epochs:
+                backbones.require_start(model.backbone, model.alpha, fine_tune.unfreeze)
             backbones.require_weights(model.backbone, model.alpha, model.weights, self.config.image_size)
         self.step_name = "Load TFX"
         with steps.step(self.step_name):

@@ -417,6 +417,30 @@ def require_weights(name: str, alpha: float, weights: str, size: int) -> None:
         build(name, alpha, weights, size)
 
 
+def require_start(name: str, alpha: float, unfreeze: str | int | float) -> None:
+    """Makes sure that `training.fine_tune.unfreeze` leaves something to train.
+
+    Only an index, a name or a small share can miss; for those the backbone is built, with random weights and small.
+
+    Raises:
+      UsageError: no layer of this backbone is meant, or those that are have no weights.
+    """
+    # Above its last weights, no backbone has more than 8 % of its layers.
+    if unfreeze == "all" or block_count(unfreeze) is not None or (isinstance(unfreeze, float) and unfreeze >= 0.1):
+        return
+    import keras
+
+    from trainer import model
+
+    row = BACKBONES[name]
+    # Keras numbers layers without a name of their own by how many the process has made: none before this network, as
+    # in the Trainer, and none before the next.
+    keras.backend.clear_session()
+    backbone = build(name, alpha, "none", row.min_size)
+    model.unfreeze(backbone, model.first_unfrozen(backbone, unfreeze, row.blocks))
+    keras.backend.clear_session()
+
+
 def _missing(name: str, alpha: float, size: int) -> str:
     row = BACKBONES[name]
     return (

@@ -101,6 +101,16 @@ def test_p8_weights_that_cannot_be_had_are_named_with_their_place(classes, tmp_p
     refuses(done, 2, file, str(tmp_path / "keras" / "models"), "model.weights")
 
 
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_fine_tuning_past_the_last_layer_is_a_usage_error_before_any_compute(command, classes, tmp_path):
+    settings = ("model.backbone=vgg16", "model.weights=none", "training.fine_tune.unfreeze=100")
+    options = [part for setting in settings for part in ("--set", setting)]
+    done = graft(command, "--images", classes, "--output", tmp_path / "out", *options)
+    refuses(done, 2, "vgg16 has 19 layers, so an index must be 0 to 18. Received: 100.")
+    assert "Load TFX" not in done.stdout
+    assert not [*tmp_path.glob("out/artifacts/*")]
+
+
 def test_check_says_what_a_run_would_start_from(classes):
     (classes / "cat" / "empty.jpg").write_bytes(b"")
     done = graft("check", "--images", classes, *TINY, "--set", "data.max_bad_fraction=0.5")

@@ -64,8 +64,8 @@ def test_recipe_loads_as_the_configuration_that_was_found(overrides, tmp_path):
 
 
 def test_recipe_names_searched_keys_also_where_they_are_the_defaults():
-    row = {"trial": 1, "eval_loss": 0.5, "eval_accuracy": 0.9, "error": None, "settings": {"model.head.dropout": 0.2}}
-    assert recipe_text(Config(), row, [row], 40, "graft run").endswith("\n\nmodel:\n  head:\n    dropout: 0.2\n")
+    row = {"trial": 1, "eval_loss": 0.5, "eval_accuracy": 0.9, "error": None, "settings": {"model.head.dropout": 0.5}}
+    assert recipe_text(Config(), row, [row], 40, "graft run").endswith("\n\nmodel:\n  head:\n    dropout: 0.5\n")
 
 
 class Trainings:

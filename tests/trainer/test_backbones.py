@@ -5,6 +5,7 @@ from keras.src.utils import file_utils
 
 from components.errors import UsageError
 from trainer import backbones
+from trainer import model as network
 from trainer.backbones import BACKBONES
 
 
@@ -105,3 +106,36 @@ def test_missing_weight_file_is_named(tmp_path):
 def test_digest_of_bundled_weights_is_of_their_content():
     assert len(backbones.weights_digest("bundled")) == 64
     assert backbones.weights_digest("imagenet") == "imagenet"
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        (100, "vgg16 has 19 layers, so an index must be 0 to 18. Received: 100"),
+        ("block6", "vgg16 has 19 layers and none whose name begins with 'block6'"),
+        (18, "leaves nothing of vgg16 to train"),
+        (0.01, "leaves nothing of vgg16 to train"),
+    ],
+)
+def test_fine_tuning_that_would_begin_past_the_last_weights_is_refused_in_one_sentence(setting, words):
+    with pytest.raises(UsageError, match=words):
+        backbones.require_start("vgg16", 1.0, setting)
+
+
+def test_a_layer_is_found_by_its_number_whatever_was_built_before():
+    # InceptionV3 leaves the names of its layers to Keras, which goes on counting.
+    backbones.build("inception_v3", 1.0, "none", 75)
+    backbones.require_start("inception_v3", 1.0, "conv2d_93")
+    assert "conv2d_93" in [layer.name for layer in backbones.build("inception_v3", 1.0, "none", 75).layers]
+
+
+@pytest.mark.parametrize("name", ["graft_tiny", "vgg16", "mobilenet_v2"])
+def test_shares_that_are_not_checked_leave_something_to_train(name):
+    backbone = backbones.build(name, 1.0, "none", 32)
+    network.unfreeze(backbone, network.first_unfrozen(backbone, 0.1, ()))
+
+
+@pytest.mark.parametrize("setting", ["all", "2 blocks", 0.35])
+def test_a_setting_that_fits_every_backbone_costs_nothing_to_check(setting, monkeypatch):
+    monkeypatch.setattr(backbones, "build", None)
+    backbones.require_start("vgg16", 1.0, setting)
