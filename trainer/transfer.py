@@ -57,6 +57,8 @@ class Training:
 
     def run(self) -> dict[str, Any]:
         """Trains; the phases' part of `training.json`."""
+        # Keras numbers layers without a name of their own by how many the process has made: `unfreeze` may name one.
+        keras.backend.clear_session()
         keras.utils.set_random_seed(self.training["seed"])
         with network.precision(self.training["precision"]):
             return self._run()

@@ -113,6 +113,10 @@ def test_every_recipe_is_a_valid_configuration_whose_header_says_command_result_
         assert any(line.startswith(part) for line in header)
 
 
+def test_the_recommended_recipe_is_the_default():
+    assert recipe("recommended") == Config()
+
+
 @pytest.mark.parametrize("name", TUTORIALS)
 def test_a_changed_default_changes_no_recipe_as_each_writes_down_all_that_decides_its_result(name):
     def missing(section: type[BaseModel], values: dict, where: str) -> list[str]:

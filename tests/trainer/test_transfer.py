@@ -115,6 +115,8 @@ def test_p5_augmentation_draws_the_same_for_the_same_seed_in_both_phases(tmp_pat
     second, _ = train(augmented, None, tmp_path)
     other, _ = train({"training": augmented["training"] | {"seed": 2}}, None, tmp_path)
     assert weights_digest(first) == weights_digest(second) != weights_digest(other)
+    # Also those names that Keras makes by counting, which `unfreeze` may use.
+    assert [layer.name for layer in first.head.layers] == [layer.name for layer in second.head.layers]
 
 
 def test_g13_frozen_phase_with_new_views_in_every_epoch_leaves_the_backbone_as_it_was(tmp_path):
