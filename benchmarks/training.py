@@ -82,7 +82,8 @@ def print_curve(output: Path, settings: list[str]) -> None:
     from sklearn.linear_model import LogisticRegression
 
     from pipeline import config, graph
-    from trainer import dataset, training, transfer
+    from trainer import backbones, dataset, training, transfer
+    from trainer import model as network
 
     loaded = config.load(None, settings)
     values = loaded.model_dump(mode="json") | {"transform": graph.transform_settings(loaded)}
@@ -102,15 +103,10 @@ def print_curve(output: Path, settings: list[str]) -> None:
                 accuracies += phase["history"]["val_accuracy"]
                 seconds += [before + value for value in phase["history"]["seconds"]]
                 before += phase["seconds"]
-        # The backbone as it was published.
-        fresh = transfer.Training(
-            values | {"training": values["training"] | {"fine_tune": values["training"]["fine_tune"] | {"epochs": 0}}},
-            classes,
-            [train, test],
-            Path(folder),
-        )
-        fresh.run()
-        compute = training.inference(fresh.pooled, train)
+        # The backbone as it was published, not as it is now.
+        keys = ("backbone", "alpha", "weights")
+        backbone = backbones.build(*(values["model"][key] for key in keys), loaded.image_size)
+        compute = training.inference(network.pooled(backbone, "average"), train)
         features = [np.concatenate(list(compute(split))) for split in (train, test)]
         probe = LogisticRegression(max_iter=5000).fit(features[0], train.labels)
     print(json.dumps({"accuracies": accuracies, "at": seconds, "probe": probe.score(features[1], test.labels)}))

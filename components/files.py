@@ -14,11 +14,21 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
 
     Args:
       path: in an existing folder; a hidden file beside it is used on the way.
+
+    Raises:
+      OSError: it names the file, whatever could not be done.
     """
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    with open(temporary, "wb") as file:
-        yield file
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+        os.replace(temporary, path)
+    except BaseException as error:
+        # What there is of it may be large, and the disk full.
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

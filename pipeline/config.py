@@ -124,8 +124,8 @@ class FrozenConfig(Section):
 class FineTuneConfig(Section):
     epochs: Annotated[int, Field(ge=0)] = 20  # 0 leaves the phase out
     learning_rate: Annotated[float, Field(gt=0)] = 5e-4  # at its peak
-    # cosine: rises over the first tenth of the steps, falls to zero, and one of the last quarter of the epochs is kept;
-    # constant: stays, and any epoch may be kept
+    # cosine: rises over the first tenth of the steps and falls to zero; from three quarters of the epochs on one may be
+    # kept. constant: stays, and any epoch may be kept
     schedule: Literal["cosine", "constant"] = "cosine"
     patience: Annotated[int, Field(gt=0)] = 5  # with a constant rate, epochs without a better one before the phase ends
     clip_norm: Annotated[float, Field(gt=0)] | None = None  # longest gradient of all weights together; null: any
@@ -138,7 +138,7 @@ class FineTuneConfig(Section):
 
 class TrainingConfig(Section):
     batch_size: Annotated[int, Field(gt=0)] = 32
-    seed: int = 1
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     # backbone: a new head on the backbone's weights; in_service: the model in service, where there is one: same classes
     # are fine-tuned only, otherwise the head's rows are carried over by class name and both phases run
     start_from: Literal["backbone", "in_service"] = "backbone"

@@ -245,7 +245,7 @@ class Search(keras_tuner.Tuner):
             max_trials=trials,
             num_initial_points=INITIAL,
             hyperparameters=space(config),
-            # Any integer to one from 1: 0 would mean a random seed, and NumPy takes no negative one.
+            # From 1 on: 0 would mean a random seed.
             seed=config.training.seed % 2**31 + 1,
             # A rate too high is an answer, too.
             max_consecutive_failed_trials=trials + 1,

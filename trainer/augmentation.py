@@ -11,8 +11,8 @@ import tensorflow as tf
 class Augmentation:
     """Changes a batch of images, each in its own way.
 
-    The seed decides everything: the same one draws the same changes, in whatever process, as long as the batches come
-    in the same order.
+    The numbers that name a batch decide everything: they draw the same changes in whatever process, and whatever was
+    drawn before.
     """
 
     def __init__(self, settings: dict[str, Any]):
@@ -44,15 +44,22 @@ class Augmentation:
         """Whether it changes anything."""
         return bool(self._layers)
 
-    def reseed(self, seed: Sequence[int]) -> None:
-        """Begins the sequence of random numbers that these numbers name."""
-        states = np.random.SeedSequence(list(seed)).generate_state(2 * len(self._layers)).reshape(-1, 2)
-        for layer, state in zip(self._layers, states, strict=True):
-            layer.generator.state.assign(state)
+    def states(self, seed: Sequence[int]) -> np.ndarray:
+        """Where the layers' random generators stand for the batch that these numbers name, uint32 [layers, 2]."""
+        return np.random.SeedSequence(list(seed)).generate_state(2 * len(self._layers)).reshape(-1, 2)
 
-    def __call__(self, images: tf.Tensor) -> tf.Tensor:
-        """Float32 of the same shape and range; images are uint8 or float32 [batch, height, width, 3]."""
+    def __call__(self, images: tf.Tensor, states: tf.Tensor) -> tf.Tensor:
+        """Changes a batch; inside a graph.
+
+        Args:
+          images: uint8 or float32 [batch, height, width, 3].
+          states: of `states`.
+
+        Returns:
+          float32 of the same shape and range.
+        """
         images = tf.cast(images, tf.float32)
-        for layer in self._layers:
+        for number, layer in enumerate(self._layers):
+            layer.generator.state.assign(states[number])
             images = layer(images, training=True)
         return images

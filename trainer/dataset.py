@@ -1,7 +1,7 @@
 """Transformed examples -> pixels on disk, in an order that no runner decides."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from components import features, pixels
 from trainer import rows
+from trainer.augmentation import Augmentation
 from trainer.rows import Rows
 
 
@@ -23,7 +24,7 @@ class Split:
       labels: int64 [examples].
       order: int64 [examples], row of `images` for each position of the sorted order.
       constants: channel order, scale and offset for `pixels.normalise`.
-      digest: of the content hashes in their order; empty where nothing is kept under it.
+      digest: of the pixels in the sorted order; empty where nothing is kept under it.
     """
 
     images: Rows | np.ndarray
@@ -35,15 +36,9 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def normalised(self, batch: tf.Tensor, augment: Callable[[tf.Tensor], tf.Tensor] | None = None) -> tf.Tensor:
-        """What the backbone expects, float32 [batch, size, size, 3], of images as they are stored.
-
-        Args:
-          batch: [batch, size, size, 3].
-          augment: applied before.
-        """
-        images = augment(batch) if augment else batch
-        return pixels.normalise(images, *self.constants) if self.images.dtype == np.uint8 else images
+    def normalised(self, batch: tf.Tensor) -> tf.Tensor:
+        """What the backbone expects, float32 [batch, size, size, 3], of images as they are stored, or augmented."""
+        return pixels.normalise(batch, *self.constants) if self.images.dtype == np.uint8 else batch
 
     def take(self, positions: np.ndarray) -> np.ndarray:
         """Images at positions of the sorted order, [len(positions), ...]."""
@@ -66,39 +61,46 @@ class Batches:
       data: a data set of (normalised images, labels) batches.
     """
 
-    def __init__(self, split: Split, batch_size: int, augment: Callable[[tf.Tensor], tf.Tensor] | None = None):
+    def __init__(self, split: Split, batch_size: int, augmentation: Augmentation | None = None, multiple_of: int = 1):
         """Begins with the sorted order, each example once.
 
         Args:
           split: what to read.
           batch_size: examples.
-          augment: applied to each batch of images as they are stored.
+          augmentation: changes the images before they are normalised.
+          multiple_of: the last batch is filled up to a multiple of this, from the beginning of the epoch.
         """
-        self._order = np.arange(len(split))
-        size = split.images.shape[1:]
+        self._order, self._seed = np.arange(len(split)), (0,)
+        size, count = split.images.shape[1:], len(split) + -len(split) % multiple_of
 
-        def read(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            positions = self._order[index]
-            return split.take(positions), split.labels[positions]
+        def read(index: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            positions = self._order[index % len(split)]
+            number = index[0] // batch_size
+            states = augmentation.states((*self._seed, number)) if augmentation else np.empty((0, 2), np.uint32)
+            return split.take(positions), split.labels[positions], states
 
-        def load(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            images, labels = tf.numpy_function(read, [index], (tf.as_dtype(split.images.dtype), tf.int64))
-            return tf.ensure_shape(images, [None, *size]), tf.ensure_shape(labels, [None])
+        def load(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            kinds = (tf.as_dtype(split.images.dtype), tf.int64, tf.uint32)
+            images, labels, states = tf.numpy_function(read, [index], kinds)
+            return tf.ensure_shape(images, [None, *size]), tf.ensure_shape(labels, [None]), states
 
-        def prepare(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return split.normalised(images, augment), labels
+        def prepare(images: tf.Tensor, labels: tf.Tensor, states: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            if augmentation:
+                images = augmentation(images, tf.ensure_shape(states, [None, 2]))
+            return split.normalised(images), labels
 
-        data = tf.data.Dataset.range(len(split)).batch(batch_size).map(load, num_parallel_calls=2, deterministic=True)
-        # One after the other where chance is drawn, so that the same seed draws the same for the same image.
-        self.data = data.map(prepare, num_parallel_calls=None if augment else 2).prefetch(2)
+        data = tf.data.Dataset.range(count).batch(batch_size).map(load, num_parallel_calls=2, deterministic=True)
+        # One after the other where chance is drawn: the generators' states are set for each batch.
+        self.data = data.map(prepare, num_parallel_calls=None if augmentation else 2).prefetch(2)
 
-    def arrange(self, order: np.ndarray) -> None:
+    def arrange(self, order: np.ndarray, seed: Sequence[int]) -> None:
         """Sets which example comes when in the next epoch.
 
         Args:
           order: int64 [examples], positions of the sorted order; an example may come several times, or not at all.
+          seed: names the epoch, for the augmentation.
         """
-        self._order = order
+        self._order, self._seed = order, tuple(seed)
 
 
 def epoch_order(labels: np.ndarray, seed: Sequence[int], balanced: bool) -> np.ndarray:
@@ -146,12 +148,14 @@ def read_split(patterns: Sequence[str], size: int, storage: str, scratch: Path) 
     files = sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
     records = tf.data.TFRecordDataset(files, num_parallel_reads=2)
     data = records.map(parse, num_parallel_calls=tf.data.AUTOTUNE).batch(64).prefetch(2)
-    labels, keys, constants = [], [], []
+    labels, keys, digests, constants = [], [], [], []
 
     def images() -> Iterator[np.ndarray]:
         for batch in data.as_numpy_iterator():
             labels.append(batch[features.LABEL])
             keys.append(batch[features.KEY])
+            # Not the keys: they are the files', and the same file may become other pixels.
+            digests.extend(hashlib.sha256(image).digest() for image in batch[features.IMAGE])
             constants[:] = (batch[name][0] for name in (features.CHANNEL_ORDER, features.SCALE, features.OFFSET))
             yield batch[features.IMAGE]
 
@@ -160,5 +164,5 @@ def read_split(patterns: Sequence[str], size: int, storage: str, scratch: Path) 
     all_labels, all_keys = np.concatenate(labels), np.concatenate(keys)
     order = np.argsort(all_keys, kind="stable")
     stored = Rows(path, (len(all_labels), size, size, 3), np.float32 if as_float else np.uint8)
-    digest = hashlib.sha256(b"".join(all_keys[order])).hexdigest()
+    digest = hashlib.sha256(b"".join(digests[row] for row in order)).hexdigest()
     return Split(stored, all_labels[order], order, tuple(constants), digest)

@@ -57,4 +57,5 @@ def write(path: Path, batches: Iterable[np.ndarray]) -> None:
     """
     with whole(path) as file:
         for batch in batches:
-            np.ascontiguousarray(batch).tofile(file)
+            # Not `tofile`, whose error does not say why.
+            file.write(np.ascontiguousarray(batch).data)

@@ -14,8 +14,13 @@ class Store:
     """A folder of arrays, a file a split, named after what was computed and from which images."""
 
     def __init__(self, folder: Path):
-        """Opens a folder, made where it is missing; everything else that the results depend on belongs to its name."""
+        """Opens a folder, made where it is missing; everything else that the results depend on belongs to its name.
+
+        Half a file that a killed process left is removed: nobody else writes while the output folder is held.
+        """
         folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(".*"):
+            leftover.unlink()
         self.folder = folder
         self._used: set[Path] = set()
 

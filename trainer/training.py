@@ -14,7 +14,7 @@ import scipy.special
 import tensorflow as tf
 
 from components import progress
-from components.errors import GraftError
+from components.errors import GraftError, UsageError
 from trainer.augmentation import Augmentation
 from trainer.checkpoints import Checkpoints
 from trainer.dataset import Batches, Split, epoch_order
@@ -62,7 +62,7 @@ class Course:
     been kept for a while, and can be taken up again where a killed process left it.
 
     Judged is the eval loss after temperature scaling (`calibrated`): how well the classes are told apart, not how
-    confident the network is, which grows in every phase and can be mended afterwards. The best epoch is the latest
+    confident the network is, which grows in every phase. The best epoch is the latest
     whose loss is within one standard error (of the paired differences) of the lowest. The eval splits of transfer
     learning are small: their lowest loss is partly luck, and an epoch from before the head had learnt all it can often
     has it (`docs/decisions.md` has the measurements). It is the one-standard-error rule of Breiman et al. 1984,
@@ -200,9 +200,13 @@ class Course:
         found = self._checkpoints.read(self.name)
         if found is None:
             return
-        note, (self._start, self._lowest, *arrays) = found
+        note, (start, lowest, *arrays) = found
+        variables = self._variables()
+        if len(arrays) != len(self._best) + len(variables):
+            return  # of a network that was divided elsewhere
+        self._start, self._lowest = start, lowest
         self._best, values = arrays[: len(self._best)], arrays[len(self._best) :]
-        for variable, value in zip(self._variables(), values, strict=True):
+        for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
         self.resumed_after = self.epoch = note["epoch"]
         self.kept, self.stopped = note["kept"], note["stopped"]
@@ -211,7 +215,8 @@ class Course:
 
     def _phase(self, images: int) -> Phase:
         # Where no epoch was kept, the best of them says how close it came.
-        best = self.kept or 1 + int(np.argmin(self.history["val_calibrated_loss"]))
+        allowed = self.history["val_calibrated_loss"][self.first - 1 :]
+        best = self.kept or self.first + int(np.argmin(allowed))
         seconds = self.history["seconds"]
         # The first epoch also compiles.
         pace = (seconds[-1] - seconds[0]) / (len(seconds) - 1) if len(seconds) > 1 else seconds[0]
@@ -346,7 +351,7 @@ def warm_up_and_cosine(peak: float, steps: int) -> keras.optimizers.schedules.Le
 
 def inference(
     model: keras.Model, like: Split, augmentation: Augmentation | None = None
-) -> Callable[[Split], Iterator[np.ndarray]]:
+) -> Callable[..., Iterator[np.ndarray]]:
     """Forward passes in inference mode.
 
     Args:
@@ -355,17 +360,22 @@ def inference(
       augmentation: changes the images before they are normalised.
 
     Returns:
-      From a split to float32 [batch, ...] batches in its sorted order.
+      From a split, and numbers that name what the augmentation draws, to float32 [batch, ...] batches in the sorted
+      order.
     """
+    images = tf.TensorSpec([None, *like.images.shape[1:]], like.images.dtype)
 
     # Not model.predict: its data adapter would copy the images once more. One trace serves every batch and split.
-    @tf.function(input_signature=[tf.TensorSpec([None, *like.images.shape[1:]], like.images.dtype)])
-    def call(batch: tf.Tensor) -> tf.Tensor:
-        return tf.cast(model(like.normalised(batch, augmentation), training=False), tf.float32)
+    @tf.function(input_signature=[images, tf.TensorSpec([None, 2], tf.uint32)])
+    def call(batch: tf.Tensor, states: tf.Tensor) -> tf.Tensor:
+        if augmentation:
+            batch = augmentation(batch, states)
+        return tf.cast(model(like.normalised(batch), training=False), tf.float32)
 
-    def outputs(split: Split) -> Iterator[np.ndarray]:
-        for batch in split.batches(32):
-            yield call(tf.constant(batch)).numpy()
+    def outputs(split: Split, *seed: int) -> Iterator[np.ndarray]:
+        for number, batch in enumerate(split.batches(32)):
+            states = augmentation.states((*seed, number)) if augmentation else np.empty((0, 2), np.uint32)
+            yield call(tf.constant(batch), tf.constant(states)).numpy()
             progress.advance(len(batch))
 
     return outputs
@@ -415,8 +425,8 @@ def train_head(
             total += tf.stack([loss * tf.cast(tf.shape(y)[0], tf.float32), hits])
         return total
 
-    row_bytes = 4 * math.prod(head.input_shape[1:])
-    chunk = max(1, CHUNK_BYTES // (row_bytes * batch_size)) * batch_size
+    rows = max(1, CHUNK_BYTES // (4 * math.prod(head.input_shape[1:])))
+    chunk = max(1, rows // batch_size) * batch_size
 
     def train(epoch: int) -> tuple[float, float]:
         order = epoch_order(labels, (settings["seed"], 0, epoch), settings["balance"] == "sampling")
@@ -433,7 +443,7 @@ def train_head(
     predict = tf.function(lambda batch: head(batch, training=False), reduce_retracing=True)
     course = Course("frozen", head, evaluation.labels, eval_weights, settings, checkpoints, seconds)
     return course.run(
-        train, lambda: np.concatenate([predict(batch).numpy() for batch in evaluation.batches(4096)]), len(labels)
+        train, lambda: np.concatenate([predict(batch).numpy() for batch in evaluation.batches(rows)]), len(labels)
     )
 
 
@@ -465,14 +475,24 @@ def train_network(
       settings: as `train_head`.
       checkpoints: where the state after an epoch is kept.
       augmentation: changes the training images.
-      strategy: trains a replica on each of several devices; a batch is divided among them.
+      strategy: trains a replica on each of several devices; a batch is divided among them, evenly.
       seconds: what the phase took before.
       improve: only an epoch that is no worse than what the phase began with is kept; where none is, the weights stay
         what they were.
       first: 1-based number of the first epoch that may be kept.
+
+    Raises:
+      UsageError: the batches cannot be divided among the devices.
     """
     began = time.monotonic()
     labels = train.labels
+    # Keras' `fit` fails over a replica that gets no example, and over a first batch of unequal parts.
+    replicas = strategy.num_replicas_in_sync if strategy else 1
+    if settings["batch_size"] % replicas:
+        raise UsageError(
+            f"training.batch_size: {replicas} devices share each batch, so it must be a multiple of {replicas}. "
+            f"Received: {settings['batch_size']}."
+        )
     eval_weights, weights = _balance(labels, classifier.output_shape[-1], settings)
     with strategy.scope() if strategy else contextlib.nullcontext():
         model = _replica(classifier) if strategy else classifier
@@ -480,13 +500,12 @@ def train_network(
         # XLA would spend longer compiling on a CPU than it saves in a fine-tuning of this length.
         model.compile(optimizer(steps), loss_of(settings["label_smoothing"]), metrics=["accuracy"], jit_compile=False)
         model.optimizer.build(model.trainable_variables)
-    batches = Batches(train, settings["batch_size"], augmentation)
+    batches = Batches(train, settings["batch_size"], augmentation, multiple_of=replicas)
     class_weight = dict(enumerate(weights.tolist())) if (weights != 1).any() else None
 
     def train_epoch(epoch: int) -> tuple[float, float]:
-        batches.arrange(epoch_order(labels, (settings["seed"], 2, epoch), settings["balance"] == "sampling"))
-        if augmentation:
-            augmentation.reseed((settings["seed"], 3, epoch))
+        order = epoch_order(labels, (settings["seed"], 2, epoch), settings["balance"] == "sampling")
+        batches.arrange(order, (settings["seed"], 3, epoch))
         history = model.fit(batches.data, shuffle=False, verbose=0, class_weight=class_weight).history
         return float(history["loss"][0]), float(history["accuracy"][0])
 

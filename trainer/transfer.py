@@ -86,15 +86,18 @@ class Training:
         same_classes = version is not None and warm_start.load(
             network.joined(pooled, head), Path(version), self.class_names
         )
-        splits, top = self.splits, pooled
+        splits, top, name = self.splits, pooled, "features"
         if fine_tune["epochs"]:
             start = network.first_unfrozen(backbone, fine_tune["unfreeze"], BACKBONES[model["backbone"]].blocks)
             # What is trained sees the output of a trunk that no phase changes, where there is one, no augmentation
             # makes it stale, and it can be kept.
             if not (self.augmentation and fine_tune["augment"]):
                 splits, top = self._after_trunk(start)
+                if splits is not self.splits:
+                    # The same features but for rounding, which a killed or repeated training must not mix.
+                    name = f"features-above-{start}"
         if not same_classes:  # Otherwise the head has learnt them already.
-            result["frozen"] = asdict(self._train_frozen(top, splits, began))
+            result["frozen"] = asdict(self._train_frozen(top, splits, name, began))
             began = time.monotonic()
         if fine_tune["epochs"]:
             network.unfreeze(backbone, start)
@@ -105,13 +108,17 @@ class Training:
     def _after_trunk(self, start: int) -> tuple[list[Split], keras.Model]:
         """The splits as the layers from `start` on see them, and those layers with pooling; or all as it is."""
         trunk, rest = network.divide(self.backbone, start)
-        if trunk is None or not _can_be_kept(trunk.output_shape, sum(map(len, self.splits)), self.unfinished):
+        if trunk is None:
             return self.splits, self.pooled
-        kept = self._computed(Store(self.unfinished), f"trunk-{start}", trunk, self.splits)
+        store, name = Store(self.unfinished), f"trunk-{start}"
+        missing = sum(len(split) for split in self.splits if not store.has(name, split))
+        if not _can_be_kept(trunk.output_shape, missing, store.folder):
+            return self.splits, self.pooled
+        kept = self._computed(store, name, trunk, self.splits)
         return kept, network.pooled(rest, self.model["head"]["pooling"])
 
-    def _train_frozen(self, top: keras.Model, splits: list[Split], began: float) -> Phase:
-        """The frozen phase; `splits` are what `top` takes."""
+    def _train_frozen(self, top: keras.Model, splits: list[Split], name: str, began: float) -> Phase:
+        """The frozen phase; `splits` are what `top` takes, `name` is that of the features it gives."""
         settings = self._phase_settings("frozen")
         views = settings["views"] if self.augmentation else 0
         if views == "every_epoch":
@@ -127,12 +134,10 @@ class Training:
                 seconds=time.monotonic() - began,
             )
         self.store = store = Store(self._folder(FEATURES_PREFIX, self._features_identity()))
-        train, evaluation = self._computed(store, "features", top, splits)
-        augmented = []
-        for view in range(views):
-            self.augmentation.reseed((self.training["seed"], 4, view))
-            name = f"view-{view}-{_digest([self.training['augmentation'], self.training['seed']])}"
-            augmented += self._computed(store, name, self.pooled, self.splits[:1], self.augmentation)
+        train, evaluation = self._computed(store, name, top, splits)
+        named = _digest([self.training["augmentation"], self.training["seed"]])
+        names = [f"view-{view}-{named}" for view in range(views)]
+        augmented = self._views(store, names) if names else []
         return training.train_head(
             self.head, [train, *augmented], evaluation, settings, self.checkpoints, time.monotonic() - began
         )
@@ -159,20 +164,25 @@ class Training:
             first=first,
         )
 
-    def _computed(
-        self,
-        store: Store,
-        name: str,
-        model: keras.Model,
-        splits: list[Split],
-        augmentation: Augmentation | None = None,
-    ) -> list[Split]:
+    def _computed(self, store: Store, name: str, model: keras.Model, splits: list[Split]) -> list[Split]:
         """What a model makes of the splits, in one forward pass for all."""
-        missing = [split for split in splits if not store.has(name, split)]
-        if missing:
-            progress.start(sum(map(len, missing)), f"computing {name.partition('-')[0]}")
-        compute = training.inference(model, splits[0], augmentation)
+        if missing := sum(len(split) for split in splits if not store.has(name, split)):
+            progress.start(missing, "computing what layers that stay frozen give")
+        compute = training.inference(model, splits[0])
         kept = [store.computed(name, split, model.output_shape[1:], compute) for split in splits]
+        progress.start(None)
+        return kept
+
+    def _views(self, store: Store, names: list[str]) -> list[Split]:
+        """Features of the training split, augmented in another way for each name."""
+        train, shape = self.splits[0], self.pooled.output_shape[1:]
+        if missing := sum(len(train) for name in names if not store.has(name, train)):
+            progress.start(missing, "computing features of augmented views")
+        compute = training.inference(self.pooled, train, self.augmentation)
+        kept = [
+            store.computed(name, train, shape, lambda split, view=view: compute(split, self.training["seed"], 4, view))
+            for view, name in enumerate(names)
+        ]
         progress.start(None)
         return kept
 
@@ -185,7 +195,9 @@ class Training:
         names = ("transform", "weights_digest", "code", "start_from")
         model = {name: self.model[name] for name in ("backbone", "alpha")} | {"pooling": self.model["head"]["pooling"]}
         constants = [value.tolist() for value in self.splits[0].constants]
-        return [{name: self.settings[name] for name in names}, model, constants, self.training["precision"]]
+        # Random weights are those of the seed.
+        seed = self.training["seed"] if self.model["weights"] == "none" else None
+        return [{name: self.settings[name] for name in names}, model, constants, self.training["precision"], seed]
 
     def _folder(self, prefix: str, identity: list[Any]) -> Path:
         """The folder of that name in the cache, made where it is missing."""
@@ -205,5 +217,5 @@ def _digest(identity: list[Any]) -> str:
 
 
 def _can_be_kept(shape: tuple[int | None, ...], count: int, folder: Path) -> bool:
-    """Whether a trunk's float32 output for `count` images is smaller than half of what is free on the disk."""
-    return count * math.prod(shape[1:]) * 4 < shutil.disk_usage(folder).free / 2
+    """Whether a trunk's float32 output for `count` images takes at most half of what is free on the disk."""
+    return count * math.prod(shape[1:]) * 4 <= shutil.disk_usage(folder).free / 2

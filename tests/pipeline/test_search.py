@@ -19,7 +19,7 @@ GIVEN = [
     ["model.backbone=graft_tiny", "model.weights=bundled", "training.fine_tune.unfreeze=5 blocks"],
     ["model.backbone=densenet121", "training.fine_tune.unfreeze=conv5", "transform.storage=float"],
     ["model.head.hidden=[300, 20]", "model.head.dropout=0.9999", "training.frozen.learning_rate=0.512345"],
-    ["training.augmentation.flip=both", "training.fine_tune.block_decay=0.123", "training.seed=-7"],
+    ["training.augmentation.flip=both", "training.fine_tune.block_decay=0.123", "training.seed=7"],
     ["training.fine_tune.unfreeze=12", "training.fine_tune.learning_rate=1e-7", "push.keep=2", "training.seed=0"],
     ["training.fine_tune.epochs=0", "model.alpha=0.35", "training.label_smoothing=0.1"],
 ]

@@ -63,10 +63,15 @@ def settings_of(changes: dict[str, Any], cache: Path | None, start_from: Path | 
 
 
 def train(
-    changes: dict[str, Any], cache: Path | None, scratch: Path, start_from: Path | None = None, classes: int = 3
+    changes: dict[str, Any],
+    cache: Path | None,
+    scratch: Path,
+    start_from: Path | None = None,
+    classes: int = 3,
+    count: int = 48,
 ) -> tuple[Training, dict[str, Any]]:
     """Trains on 48 images, 24 for evaluation."""
-    splits = [split_of(48, 0, classes), split_of(24, 1, classes)]
+    splits = [split_of(count, 0, classes), split_of(24, 1, classes)]
     training = Training(settings_of(changes, cache, start_from), CLASS_NAMES[:classes], splits, scratch)
     return training, training.run()
 

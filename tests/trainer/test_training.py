@@ -7,6 +7,7 @@ import pytest
 from components.errors import GraftError, UsageError
 from trainer import backbones, training
 from trainer import model as network
+from trainer.backbones import BACKBONES
 from trainer.checkpoints import Checkpoints
 from trainer.dataset import Batches, Split
 from trainer.training import Phase
@@ -301,3 +302,18 @@ def test_clip_norm_reaches_the_optimizer(parts):
     classifier = network.joined(features, head)
     fine_tune(classifier, split_of(32, 0), split_of(16, 1), settings(clip_norm=0.5))
     assert classifier.optimizer.global_clipnorm == 0.5
+
+
+def test_block_decay_lets_lower_blocks_change_less(parts):
+    """Adam's first step is as long as the rate, whatever the gradient: so it shows each variable's factor."""
+    backbone, features, head = parts
+    blocks = BACKBONES["graft_tiny"].blocks
+    factors = network.rate_factors(backbone, blocks, 0.5)
+    network.unfreeze(backbone, 0)
+    before = {weight.path: weight.numpy() for weight in backbone.trainable_weights}
+    options = settings(epochs=1, batch_size=32, schedule="constant", learning_rate=1e-3)
+    fine_tune(network.joined(features, head), split_of(32, 0), split_of(16, 1), options, factors=factors)
+    steps = {weight.path: np.abs(weight.numpy() - before[weight.path]).max() for weight in backbone.trainable_weights}
+    for number, block in enumerate(blocks):
+        longest = max(step for path, step in steps.items() if path.startswith(block))
+        assert longest == pytest.approx(1e-3 * 0.5 ** (len(blocks) - 1 - number), rel=0.05)

@@ -5,17 +5,28 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from components import features
 from components.errors import UsageError
-from tests.trainer.small_training import CLASS_NAMES, CONSTANTS, SIZE, split_of, train, weights_digest
+from tests.trainer.small_training import (
+    CLASS_NAMES,
+    CONSTANTS,
+    SIZE,
+    merged,
+    settings_of,
+    split_of,
+    train,
+    weights_digest,
+)
 from trainer import export, training
-from trainer.dataset import Split
-from trainer.transfer import FEATURES_PREFIX, UNFINISHED_PREFIX
+from trainer.dataset import Split, read_split
+from trainer.transfer import FEATURES_PREFIX, UNFINISHED_PREFIX, Training
 
 ROOT = Path(__file__).resolve().parents[2]
 MILD = {"flip": "horizontal", "rotation": 10, "zoom": 0.1, "brightness": 0.1}
@@ -30,9 +41,9 @@ def passes(monkeypatch) -> list[tuple[str, int]]:
     def counted(model, like, augmentation=None):
         call = original(model, like, augmentation)
 
-        def outputs(split):
+        def outputs(split, *seed):
             seen.append((model.name, len(split)))
-            return call(split)
+            return call(split, *seed)
 
         return outputs
 
@@ -69,6 +80,74 @@ def test_features_are_kept_for_the_next_training_on_the_same_images(passes, tmp_
     assert first.store.folder == again.store.folder
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training": {"seed": 2}},
+        {"transform": {"resize": "crop"}},
+        {"model": {"head": {"pooling": "max"}}},
+        {"training": {"precision": "mixed_bfloat16"}},
+    ],
+)
+def test_features_are_not_those_of_another_network_or_of_other_pixels(changes, passes, tmp_path):
+    """The weights are random, so they are the seed's."""
+    changing = {"model": {"weights": "none"}, "training": {"fine_tune": {"epochs": 0}}}
+    train(changing, tmp_path, tmp_path)
+    train(merged(changing, changes), tmp_path, tmp_path)
+    assert len(passes) == 4
+
+
+def test_what_is_kept_is_known_by_the_pixels_and_not_by_the_file_that_they_came_from(passes, tmp_path):
+    settings = settings_of({"training": {"fine_tune": {"epochs": 0}}}, tmp_path)
+    for shade in (0, 1):
+        splits = [read_back(write_examples(tmp_path, f"{shade}-{seed}", shade, seed), tmp_path) for seed in (0, 1)]
+        Training(settings, CLASS_NAMES[:2], splits, tmp_path).run()
+    assert len(passes) == 4
+
+
+def write_examples(folder: Path, name: str, shade: int, seed: int) -> str:
+    """Eight transformed examples; the keys are the same whatever the shade."""
+    random = np.random.default_rng(seed)
+    path = str(folder / f"{name}.tfrecord")
+    with tf.io.TFRecordWriter(path) as writer:
+        for number in range(8):
+            pixels = np.full((SIZE, SIZE, 3), 100 * (number % 2) + shade, np.uint8)
+            example = tf.train.Example()
+            for key, values in (
+                (features.IMAGE, [tf.io.encode_png(pixels).numpy()]),
+                (features.KEY, [random.bytes(32)]),
+                (features.LABEL, [number % 2]),
+                (features.CHANNEL_ORDER, [0, 1, 2]),
+                (features.SCALE, [1 / 127.5] * 3),
+                (features.OFFSET, [-1.0] * 3),
+            ):
+                kinds = {bytes: "bytes_list", int: "int64_list", float: "float_list"}
+                getattr(example.features.feature[key], kinds[type(values[0])]).value.extend(values)
+            writer.write(example.SerializeToString())
+    return path
+
+
+def read_back(path: str, folder: Path) -> Split:
+    scratch = folder / f"scratch-{Path(path).stem}"
+    scratch.mkdir()
+    return read_split([path], SIZE, "png", scratch)
+
+
+def test_trunk_that_a_killed_training_left_is_used_however_full_the_disk_has_become(passes, tmp_path, monkeypatch):
+    train({}, tmp_path, tmp_path)
+    monkeypatch.setattr("trainer.transfer.shutil.disk_usage", lambda path: SimpleNamespace(free=0))
+    train({"training": {"frozen": {"epochs": 4}}}, tmp_path, tmp_path)
+    assert len(passes) == 4
+
+
+def test_half_a_file_that_a_killed_process_left_is_removed(tmp_path):
+    done, _ = train({}, tmp_path, tmp_path)
+    leftover = done.store.folder / ".features-0-4242"
+    leftover.write_bytes(b"half")
+    train({"training": {"batch_size": 9}}, tmp_path, tmp_path)
+    assert not leftover.exists()
+
+
 def test_a_feature_file_cut_short_is_computed_again(passes, tmp_path):
     plain = {"training": {"fine_tune": {"epochs": 0}}}
     done, result = train(plain, tmp_path, tmp_path)
@@ -100,13 +179,13 @@ def test_augmented_views_are_computed_once_each_and_drawn_from_in_every_epoch(pa
     augmented = {"training": {"augmentation": MILD, "frozen": {"views": 3}, "fine_tune": {"epochs": 0}}}
     done, result = train(augmented, tmp_path, tmp_path)
     assert passes == [("features", 48), ("features", 24)] + [("features", 48)] * 3
-    features = [np.fromfile(file, np.float32) for file in sorted(done.store.folder.glob("view-*"))]
-    assert len(features) == 3
-    assert not any(np.array_equal(features[0], other) for other in features[1:])
+    views = [np.fromfile(file, np.float32) for file in sorted(done.store.folder.glob("view-*"))]
+    assert len(views) == 3
+    assert not any(np.array_equal(views[0], other) for other in views[1:])
     _, plain = train({"training": {"fine_tune": {"epochs": 0}}}, None, tmp_path)
     assert result["frozen"]["history"]["loss"] != plain["frozen"]["history"]["loss"]
-    # Evaluated on the images as they are.
-    assert result["frozen"]["history"].keys() == plain["frozen"]["history"].keys()
+    # Evaluated on the images as they are: only those of the training split have views.
+    assert result["frozen"]["epochs"] == plain["frozen"]["epochs"]
 
 
 def test_p5_augmentation_draws_the_same_for_the_same_seed_in_both_phases(tmp_path):
@@ -256,17 +335,26 @@ import tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
 from tests.trainer.small_training import train
-def result(devices):
+from components.errors import UsageError
+def result(devices, count=48, **more):
     # Without dropout, which each replica draws for itself.
-    changes = {"training": {"devices": devices}, "model": {"head": {"dropout": 0.0}}}
-    return train(changes, None, pathlib.Path(sys.argv[1]))[1]
-results = [result("one"), result("all")]
-print(json.dumps([result["fine_tune"] for result in results]))
+    changes = {"training": {"devices": devices, **more}, "model": {"head": {"dropout": 0.0}}}
+    return train(changes, None, pathlib.Path(sys.argv[1]), count=count)[1]["fine_tune"]
+# 41 images in batches of 8 leave one: a replica would have none.
+augmented = {"count": 41, "augmentation": {"flip": "horizontal"}}
+print(json.dumps([result("one"), result("all"), result("all", **augmented), result("all", **augmented)]))
+try:
+    result("all", batch_size=7)
+except UsageError as error:
+    print(error)
 """
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    one, both = json.loads(done.stdout.splitlines()[-1])
+    *_, figures, refusal = done.stdout.splitlines()
+    assert "2 devices share each batch, so it must be a multiple of 2. Received: 7." in refusal
+    one, both, *augmented = json.loads(figures)
     np.testing.assert_allclose(both["history"]["val_loss"], one["history"]["val_loss"], rtol=0.02)
     np.testing.assert_allclose(both["history"]["loss"], one["history"]["loss"], rtol=0.02)
+    assert augmented[0]["history"]["loss"] == augmented[1]["history"]["loss"]
