@@ -17,3 +17,4 @@ bench: setup
 	@.venv/bin/python benchmarks/bundled_backbone.py
 	@.venv/bin/python benchmarks/frozen_phase.py
 	@.venv/bin/python benchmarks/whole_run.py
+	@.venv/bin/python benchmarks/training.py
