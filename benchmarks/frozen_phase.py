@@ -29,7 +29,7 @@ CONSTANTS = (np.array([0, 1, 2]), np.full(3, 1 / 127.5, np.float32), np.full(3, 
 def split_of(count: int) -> Split:
     random = np.random.default_rng(count)
     images = random.integers(0, 256, (count, 224, 224, 3), np.uint8)
-    return Split(images, random.integers(0, 10, count), np.arange(count), CONSTANTS)
+    return Split(images, random.integers(0, 10, count), np.arange(count), CONSTANTS, str(count))
 
 
 def forward_seconds(features: keras.Model, splits: tuple[Split, Split]) -> float:
