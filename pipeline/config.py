@@ -145,6 +145,8 @@ class TrainingConfig(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of each label that is spread over all classes
     # every class counts the same, however small: weights in the loss, or sampling as often as the others
     balance: Literal["none", "weights", "sampling"] = "none"
+    # bring the published probabilities to the temperature at which the eval split's loss is lowest
+    calibrate: bool = True
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = (
         "float32"  # mixed: faster on recent GPUs and TPUs
     )

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from components import features, pixels
+from trainer.calibration import SMALLEST
 
 LABELS_FILE = "labels.txt"
 
@@ -29,8 +30,10 @@ class Classifier(tf.Module):
         preprocessing: dict,
         constants: tuple[np.ndarray, np.ndarray, np.ndarray],
         labels_file: str,
+        temperature: float,
     ):
         super().__init__()
+        self._temperature = temperature
         # Its variables rather than its layers, which nothing needs in a served model and which take seconds to save.
         self.weights = [variable.value for variable in model.variables]
         self._network = functools.partial(model, training=False)
@@ -46,6 +49,9 @@ class Classifier(tf.Module):
     def _classify(self, encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         prepared = pixels.prepare(encoded, **self._preprocessing)
         probabilities = self._network(pixels.normalise(prepared, *self._constants))
+        if self._temperature != 1:
+            # As `calibration.scaled` does it.
+            probabilities = tf.nn.softmax(tf.math.log(tf.maximum(probabilities, SMALLEST)) / self._temperature)
         return {
             "label": tf.gather(self.class_names, tf.argmax(probabilities, axis=1)),
             "score": tf.reduce_max(probabilities, axis=1),
@@ -79,6 +85,7 @@ def export(
     preprocessing: dict,
     constants: tuple[np.ndarray, np.ndarray, np.ndarray],
     folder: Path,
+    temperature: float = 1.0,
 ) -> None:
     """Writes a SavedModel.
 
@@ -88,12 +95,13 @@ def export(
       preprocessing: `size`, `mode` and `storage` for `pixels.prepare`.
       constants: channel order, scale and offset for `pixels.normalise`.
       folder: where to write; made.
+      temperature: that the network's probabilities are brought to (`calibration.temperature`).
     """
     with tempfile.TemporaryDirectory() as scratch:
         labels = Path(scratch, LABELS_FILE)
         # One class a line; a newline inside a name would break that, so it is written as \n.
         labels.write_text("".join(name.replace("\n", "\\n") + "\n" for name in class_names))
-        classifier = Classifier(model, class_names, preprocessing, constants, str(labels))
+        classifier = Classifier(model, class_names, preprocessing, constants, str(labels), temperature)
         signatures = {
             name: getattr(classifier, name).get_concrete_function()
             for name in ("serving_default", "serving_examples", "transform_features")

@@ -84,7 +84,8 @@ def train(
     classifier = training.classifier()
     result |= {"parameters": int(classifier.count_params()), "classes": class_names}
     preprocessing = {"size": transform["image_size"], "mode": transform["resize"], "storage": transform["storage"]}
-    export.export(classifier, class_names, preprocessing, splits[0].constants, Path(args.serving_model_dir))
+    degrees = result["calibration"]["temperature"]
+    export.export(classifier, class_names, preprocessing, splits[0].constants, Path(args.serving_model_dir), degrees)
     return result, training.store
 
 

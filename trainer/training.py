@@ -9,13 +9,12 @@ from typing import Any
 
 import keras
 import numpy as np
-import scipy.optimize
-import scipy.special
 import tensorflow as tf
 
 from components import progress
 from components.errors import GraftError, UsageError
 from trainer.augmentation import Augmentation
+from trainer.calibration import calibrated, losses_of
 from trainer.checkpoints import Checkpoints
 from trainer.dataset import Batches, Split, epoch_order
 
@@ -40,6 +39,7 @@ class Phase:
       resumed_after: epochs that a process had done which was killed; 0 where there was none.
       history: per epoch: `loss`, `accuracy`, `val_loss`, `val_accuracy`, `val_calibrated_loss`, `learning_rate`, and
         `seconds` since the phase began.
+      eval_probabilities: [examples, classes] of the eval split, with the weights that the phase left.
     """
 
     epochs: int = 0
@@ -52,6 +52,11 @@ class Phase:
     images_per_second: float = 0.0
     resumed_after: int = 0
     history: dict[str, list[float]] = field(default_factory=dict)
+    eval_probabilities: np.ndarray | None = None
+
+    def record(self) -> dict[str, Any]:
+        """All but the probabilities."""
+        return {name: value for name, value in vars(self).items() if name != "eval_probabilities"}
 
 
 # ---- from epoch to epoch --------------------------------------------------------------------------------------------
@@ -129,7 +134,7 @@ class Course:
         self._checkpoints.save(self.name, *self._state())
         for variable, value in zip(self.model.trainable_variables, self._best, strict=True):
             variable.assign(value)
-        return self._phase(images)
+        return self._phase(images, predict())
 
     @property
     def title(self) -> str:
@@ -143,7 +148,7 @@ class Course:
 
     def _judge(self, loss: float, accuracy: float, probabilities: np.ndarray) -> None:
         self.epoch += 1
-        mean = float(eval_losses(probabilities, self._labels, self._weights).mean())
+        mean = float(losses_of(probabilities, self._labels, self._weights).mean())
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         if not (math.isfinite(loss) and math.isfinite(mean)):
             raise GraftError(
@@ -167,7 +172,7 @@ class Course:
     def _score(self, probabilities: np.ndarray) -> tuple[np.ndarray, float]:
         """Calibrated eval loss of each example, and accuracy."""
         best = calibrated(probabilities, self._labels, self._weights)
-        return eval_losses(best, self._labels, self._weights), float((best.argmax(1) == self._labels).mean())
+        return losses_of(best, self._labels, self._weights), float((best.argmax(1) == self._labels).mean())
 
     def _no_worse(self, losses: np.ndarray, accuracy: float) -> bool:
         """Whether the loss is lower than at the phase's beginning; or higher by less than a standard error, and no
@@ -213,7 +218,7 @@ class Course:
         self.history, self._before = note["history"], note["seconds"] + self._before
         self._start_accuracy = note["_start_accuracy"]
 
-    def _phase(self, images: int) -> Phase:
+    def _phase(self, images: int, probabilities: np.ndarray) -> Phase:
         # Where no epoch was kept, the best of them says how close it came.
         allowed = self.history["val_calibrated_loss"][self.first - 1 :]
         best = self.kept or self.first + int(np.argmin(allowed))
@@ -231,40 +236,8 @@ class Course:
             images_per_second=images / max(pace, 1e-9),
             resumed_after=self.resumed_after,
             history=self.history,
+            eval_probabilities=probabilities,
         )
-
-
-def eval_losses(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Cross-entropy of each example, float64 [examples].
-
-    Args:
-      probabilities: [examples, classes].
-      labels: int64 [examples].
-      weights: float32 [classes], what an example of each class counts.
-    """
-    true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return -np.log(np.maximum(true, 1e-7)) * weights[labels]
-
-
-def calibrated(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Probabilities at the temperature that gives these examples the lowest loss (Guo et al. 2017,
-    https://arxiv.org/abs/1706.04599), float64 [examples, classes].
-
-    Args:
-      probabilities: [examples, classes].
-      labels: int64 [examples].
-      weights: float32 [classes], what an example of each class counts.
-    """
-    logs = np.log(np.maximum(probabilities.astype(np.float64), 1e-12))
-
-    def at(log_temperature: float) -> np.ndarray:
-        return scipy.special.softmax(logs * math.exp(-log_temperature), axis=1)
-
-    def loss(log_temperature: float) -> float:
-        return float(eval_losses(at(log_temperature), labels, weights).mean())
-
-    # A factor of 20 either way: what little the eval split knows must not make the network sure of everything.
-    return at(scipy.optimize.minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x)
 
 
 def significantly_higher(losses: np.ndarray, lowest: np.ndarray) -> bool:

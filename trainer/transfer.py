@@ -5,7 +5,6 @@ import json
 import math
 import shutil
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from components import progress
-from trainer import backbones, training, warm_start
+from trainer import backbones, calibration, training, warm_start
 from trainer import model as network
 from trainer.augmentation import Augmentation
 from trainer.backbones import BACKBONES
@@ -97,13 +96,15 @@ class Training:
                     # The same features but for rounding, which a killed or repeated training must not mix.
                     name = f"features-above-{start}"
         if not same_classes:  # Otherwise the head has learnt them already.
-            result["frozen"] = asdict(self._train_frozen(top, splits, name, began))
-            began = time.monotonic()
+            phase = self._train_frozen(top, splits, name, began)
+            result["frozen"], began = phase.record(), time.monotonic()
         if fine_tune["epochs"]:
             network.unfreeze(backbone, start)
-            tuned = self._fine_tune(top, splits, began)
-            result["fine_tune"] = asdict(tuned) | {"kept": tuned.kept_epoch > 0}
-        return result
+            phase = self._fine_tune(top, splits, began)
+            result["fine_tune"] = phase.record() | {"kept": phase.kept_epoch > 0}
+        probabilities, labels = phase.eval_probabilities, splits[1].labels
+        degrees = calibration.temperature(probabilities, labels) if self.training["calibrate"] else 1.0
+        return result | {"calibration": calibration.report(probabilities, labels, degrees)}
 
     def _after_trunk(self, start: int) -> tuple[list[Split], keras.Model]:
         """The splits as the layers from `start` on see them, and those layers with pooling; or all as it is."""

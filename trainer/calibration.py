@@ -1,0 +1,112 @@
+"""How far probabilities can be trusted: temperature scaling (Guo et al. 2017, https://arxiv.org/abs/1706.04599)."""
+
+import math
+from typing import Any
+
+import numpy as np
+import scipy.optimize
+import scipy.special
+
+# A factor of 20 either way: a small eval split must not make the network sure of everything, or of nothing.
+BOUNDS = (-3.0, 3.0)
+SMALLEST = 1e-12
+
+
+def losses_of(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Cross-entropy of each example, float64 [examples].
+
+    Args:
+      probabilities: [examples, classes].
+      labels: int64 [examples].
+      weights: float32 [classes], what an example of each class counts; None for 1 each.
+    """
+    true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    losses = -np.log(np.maximum(true, 1e-7))
+    return losses if weights is None else losses * weights[labels]
+
+
+def scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities at another temperature, float64 [examples, classes]: above 1 less sure, below 1 surer."""
+    logs = np.log(np.maximum(probabilities.astype(np.float64), SMALLEST))
+    return scipy.special.softmax(logs / temperature, axis=1)
+
+
+def calibrated(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Probabilities at the temperature that gives these examples the lowest loss: for comparing networks on them.
+
+    Args:
+      probabilities: [examples, classes].
+      labels: int64 [examples].
+      weights: float32 [classes], what an example of each class counts.
+
+    Returns:
+      float64 [examples, classes].
+    """
+
+    def loss(log_temperature: float) -> float:
+        return float(losses_of(scaled(probabilities, math.exp(log_temperature)), labels, weights).mean())
+
+    return scaled(probabilities, math.exp(_lowest(loss)))
+
+
+def temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature for examples that are not these: above 1 where the network is too sure, below 1 where not enough.
+
+    A small split on which everything is right would call for certainty. So the examples count as right with a
+    probability of (n + 1) / (n + 2) only, as Platt 1999, "Probabilistic outputs for support vector machines", has it.
+
+    Args:
+      probabilities: [examples, classes].
+      labels: int64 [examples].
+    """
+    count, classes = probabilities.shape
+    targets = np.full(probabilities.shape, 1 / (count + 2) / max(classes - 1, 1))
+    targets[np.arange(count), labels] = (count + 1) / (count + 2)
+
+    def loss(log_temperature: float) -> float:
+        at = scaled(probabilities, math.exp(log_temperature))
+        return float(-(targets * np.log(np.maximum(at, SMALLEST))).sum(axis=1).mean())
+
+    best = _lowest(loss)
+    return math.exp(best) if loss(best) < loss(0.0) else 1.0
+
+
+def _lowest(loss: Any) -> float:
+    return float(scipy.optimize.minimize_scalar(loss, bounds=BOUNDS, method="bounded").x)
+
+
+def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> list[dict[str, Any]]:
+    """How often predictions of about the same score are right: what a reliability diagram shows.
+
+    Args:
+      probabilities: [examples, classes].
+      labels: int64 [examples].
+      bins: equal ranges of the score from 0 to 1.
+
+    Returns:
+      For each range that has examples, from the lowest: `low`, `high`, `examples`, mean `score`, `accuracy`.
+    """
+    scores, hits = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    number = np.minimum((scores * bins).astype(int), bins - 1)
+    return [
+        {
+            "low": each / bins,
+            "high": (each + 1) / bins,
+            "examples": int((number == each).sum()),
+            "score": float(scores[number == each].mean()),
+            "accuracy": float(hits[number == each].mean()),
+        }
+        for each in sorted(set(number.tolist()))
+    ]
+
+
+def report(probabilities: np.ndarray, labels: np.ndarray, degrees: float) -> dict[str, Any]:
+    """What a temperature does to these examples: `temperature`, and before and after it `loss` and `reliability`."""
+    after = scaled(probabilities, degrees)
+    return {
+        "temperature": degrees,
+        "loss": float(losses_of(probabilities, labels).mean()),
+        "scaled_loss": float(losses_of(after, labels).mean()),
+        "reliability": reliability(probabilities, labels),
+        "scaled_reliability": reliability(after, labels),
+    }
