@@ -20,7 +20,6 @@ memory of the process.
 
 import argparse
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -30,18 +29,16 @@ import time
 from pathlib import Path
 
 import numpy as np
+from layouts import ROOT, SHARED, environment, layouts
 
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"
 REFERENCE_NAMES = {"mobilenet_v2": "MobileNetV2", "mobilenet": "MobileNet"}
 RESAMPLES = 10_000
 
 
 def called(command: list[str]) -> str:
     """What a process printed."""
-    environment = os.environ | {"KERAS_HOME": str(SHARED / "assets/keras_home"), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    environment["PYTHONPATH"] = str(ROOT)
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+    variables = environment() | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, cwd=ROOT)
     if done.returncode not in (0, 4):
         raise SystemExit(done.stdout + done.stderr)
     return done.stdout
@@ -229,21 +226,14 @@ def main() -> None:
         return print_memory()
     if arguments.curve:
         return print_curve(arguments.curve, arguments.set)
-    if not SHARED.is_dir():
-        raise SystemExit("The real images and weights (../shared) are not here: nothing to measure.")
     rows = []
-    for name in arguments.sets:
-        for seed in range(1, arguments.seeds + 1):
-            with tempfile.TemporaryDirectory() as folder:
-                images = Path(folder, "images")
-                split = [sys.executable, str(SHARED / "bench/split.py"), str(SHARED / "assets/images" / name)]
-                subprocess.run([*split, str(images), "--seed", str(seed)], check=True)
-                row = {"set": name, "seed": seed, "reference": reference(images, seed, arguments)}
-                row["graft"] = graft(images, seed, Path(folder, "output"), arguments)
-            rows.append(row)
-            print(f"{name} {seed} done", file=sys.stderr, flush=True)
-            if arguments.json:
-                arguments.json.write_text(json.dumps(rows, indent=1))
+    for name, seed, images, output in layouts(arguments.sets, arguments.seeds):
+        row = {"set": name, "seed": seed, "reference": reference(images, seed, arguments)}
+        row["graft"] = graft(images, seed, output, arguments)
+        rows.append(row)
+        print(f"{name} {seed} done", file=sys.stderr, flush=True)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(rows, indent=1))
     report(rows)
 
 

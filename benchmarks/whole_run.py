@@ -9,24 +9,21 @@ in Markdown: accuracies in percent, seconds, and their paired differences and ra
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"
+from layouts import SHARED, environment, layouts
+
 EPOCHS = {"frozen": 10, "fine_tune": 5}
 
 
 def timed(command: list[str]) -> tuple[float, subprocess.CompletedProcess]:
     """Wall-clock seconds of a process, and what it gave."""
-    environment = os.environ | {"KERAS_HOME": str(SHARED / "assets/keras_home"), "TF_CPP_MIN_LOG_LEVEL": "3"}
     began = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment())
     return time.monotonic() - began, done
 
 
@@ -85,20 +82,13 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["sign_digits", "trashnet"])
     parser.add_argument("--json", type=Path, help="also write every figure here")
     arguments = parser.parse_args()
-    if not SHARED.is_dir():
-        raise SystemExit("The real images and weights (../shared) are not here: nothing to measure.")
     rows = []
     print("| images | seed | reference % | graft % | difference | reference s | graft s | ratio |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for name in arguments.sets:
-        for seed in range(1, arguments.seeds + 1):
-            with tempfile.TemporaryDirectory() as folder:
-                images = Path(folder, "images")
-                split = [sys.executable, str(SHARED / "bench/split.py"), str(SHARED / "assets/images" / name)]
-                subprocess.run([*split, str(images), "--seed", str(seed)], check=True)
-                theirs, ours = reference(images, seed), graft(images, seed, Path(folder, "output"))
-            rows.append({"set": name, "seed": seed, "reference": theirs, "graft": ours})
-            print("| " + " | ".join(cells(rows[-1])) + " |", flush=True)
+    for name, seed, images, output in layouts(arguments.sets, arguments.seeds):
+        theirs, ours = reference(images, seed), graft(images, seed, output)
+        rows.append({"set": name, "seed": seed, "reference": theirs, "graft": ours})
+        print("| " + " | ".join(cells(rows[-1])) + " |", flush=True)
     differences = [100 * (row["graft"]["accuracy"] - row["reference"]["accuracy"]) for row in rows]
     ratios = [row["graft"]["seconds"] / row["reference"]["seconds"] for row in rows]
     mean, ratio = statistics.mean(differences), statistics.median(ratios)

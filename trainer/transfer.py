@@ -115,7 +115,7 @@ class Training:
         missing = sum(len(split) for split in self.splits if not store.has(name, split))
         if not _can_be_kept(trunk.output_shape, missing, store.folder):
             return self.splits, self.pooled
-        kept = self._computed(store, name, trunk, self.splits)
+        kept = self._computed(store, trunk, [(name, split, ()) for split in self.splits])
         return kept, network.pooled(rest, self.model["head"]["pooling"])
 
     def _train_frozen(self, top: keras.Model, splits: list[Split], name: str, began: float) -> Phase:
@@ -135,10 +135,12 @@ class Training:
                 seconds=time.monotonic() - began,
             )
         self.store = store = Store(self._folder(FEATURES_PREFIX, self._features_identity()))
-        train, evaluation = self._computed(store, name, top, splits)
-        named = _digest([self.training["augmentation"], self.training["seed"]])
-        names = [f"view-{view}-{named}" for view in range(views)]
-        augmented = self._views(store, names) if names else []
+        train, evaluation = self._computed(store, top, [(name, split, ()) for split in splits])
+        seed, augmented = self.training["seed"], []
+        if views:
+            named = _digest([self.training["augmentation"], seed])
+            wanted = [(f"view-{view}-{named}", self.splits[0], (seed, 4, view)) for view in range(views)]
+            augmented = self._computed(store, self.pooled, wanted, self.augmentation)
         return training.train_head(
             self.head, [train, *augmented], evaluation, settings, self.checkpoints, time.monotonic() - began
         )
@@ -165,24 +167,21 @@ class Training:
             first=first,
         )
 
-    def _computed(self, store: Store, name: str, model: keras.Model, splits: list[Split]) -> list[Split]:
-        """What a model makes of the splits, in one forward pass for all."""
-        if missing := sum(len(split) for split in splits if not store.has(name, split)):
+    def _computed(
+        self,
+        store: Store,
+        model: keras.Model,
+        wanted: list[tuple[str, Split, tuple[int, ...]]],
+        augmentation: Augmentation | None = None,
+    ) -> list[Split]:
+        """What a model makes of (name, split, numbers that name what the augmentation draws), each in one pass."""
+        if missing := sum(len(split) for name, split, _ in wanted if not store.has(name, split)):
             progress.start(missing, "computing what layers that stay frozen give")
-        compute = training.inference(model, splits[0])
-        kept = [store.computed(name, split, model.output_shape[1:], compute) for split in splits]
-        progress.start(None)
-        return kept
-
-    def _views(self, store: Store, names: list[str]) -> list[Split]:
-        """Features of the training split, augmented in another way for each name."""
-        train, shape = self.splits[0], self.pooled.output_shape[1:]
-        if missing := sum(len(train) for name in names if not store.has(name, train)):
-            progress.start(missing, "computing features of augmented views")
-        compute = training.inference(self.pooled, train, self.augmentation)
+        _, like, _ = wanted[0]
+        compute, shape = training.inference(model, like, augmentation), model.output_shape[1:]
         kept = [
-            store.computed(name, train, shape, lambda split, view=view: compute(split, self.training["seed"], 4, view))
-            for view, name in enumerate(names)
+            store.computed(name, split, shape, lambda split, seed=seed: compute(split, *seed))
+            for name, split, seed in wanted
         ]
         progress.start(None)
         return kept
