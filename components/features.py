@@ -25,4 +25,5 @@ OFFSET = "normalise/offset"
 
 # What the Trainer leaves besides the model.
 TRAINING_FILE = "training.json"
+ANSWERS_FILE = "answers.json"
 TENSORBOARD_FOLDER = "tensorboard"

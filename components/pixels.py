@@ -15,6 +15,8 @@ JPEG_QUALITY = 95
 # A JPEG may be decoded smaller when this many times the wanted pixels remain for the antialiased resize.
 OVERSAMPLING = 2
 RATIOS = (1, 2, 4, 8)
+# What TensorFlow decodes at most, in pixels of three channels (512 MiB).
+LARGEST = 2**29 // 3
 
 
 def decode(encoded: tf.Tensor, size: int | None = None) -> tf.Tensor:
@@ -30,7 +32,7 @@ def decode(encoded: tf.Tensor, size: int | None = None) -> tf.Tensor:
       uint8 [height, width, 3], RGB, turned as its EXIF orientation says.
 
     Raises:
-      tf.errors.InvalidArgumentError: the bytes are no such image.
+      tf.errors.InvalidArgumentError: the bytes are no such image, or one of more than `LARGEST` pixels.
     """
 
     def other() -> tf.Tensor:
@@ -39,9 +41,13 @@ def decode(encoded: tf.Tensor, size: int | None = None) -> tf.Tensor:
     def jpeg() -> tf.Tensor:
         if size is None:
             return tf.io.decode_jpeg(encoded, channels=3)
-        shorter = tf.reduce_min(tf.image.extract_jpeg_shape(encoded)[:2])
+        sides = tf.image.extract_jpeg_shape(encoded)[:2]
         # Each halving of the size is one more of these.
-        halvings = tf.reduce_sum([tf.cast(shorter >= size * OVERSAMPLING * ratio, tf.int32) for ratio in RATIOS[1:]])
+        wide = [tf.reduce_min(sides) >= size * OVERSAMPLING * ratio for ratio in RATIOS[1:]]
+        # TensorFlow's limit is on what comes out: an eighth of 60,000 x 60,000 claimed pixels would pass it, and take a
+        # second. Undivided it is refused at once.
+        possible = tf.reduce_prod(tf.cast(sides, tf.int64)) <= LARGEST
+        halvings = tf.reduce_sum([tf.cast(one & possible, tf.int32) for one in wide])
         decoders = [functools.partial(tf.io.decode_jpeg, encoded, channels=3, ratio=ratio) for ratio in RATIOS]
         return exif.choose(halvings, decoders)
 

@@ -15,13 +15,14 @@ from components.ingestion import ImageExampleGen
 from components.publishing import newest
 from components.pusher import AtomicPusher
 from components.remembered import SPLITS_FILE
+from components.serving_checker import ServingCheck
 from components.source import source_digest
 from components.transform import ImageTransform
 from pipeline.config import Config
 from trainer.backbones import BACKBONES, weights_digest
 
 # What is in service, or what was published last, is looked up when these run: a cached answer would be an old one.
-NEVER_CACHED = ("ImportSchemaGen", "DataGate", "GatedEvaluator", "AtomicPusher")
+NEVER_CACHED = ("ImportSchemaGen", "DataGate", "GatedEvaluator", "ServingCheck", "AtomicPusher")
 # Names for people.
 STEPS = {
     "ImageExampleGen": "Ingest images",
@@ -33,6 +34,7 @@ STEPS = {
     "Transform": "Resize and normalise",
     "Trainer": "Train",
     "GatedEvaluator": "Evaluate",
+    "ServingCheck": "Check the served model",
     "AtomicPusher": "Publish",
 }
 
@@ -112,16 +114,27 @@ def create_pipeline(
         serving=serving,
         rules=config.evaluation.model_dump(mode="json"),
     )
-    # Only what was blessed goes out, whole or not at all.
+    # What would be published answers in a process of its own as it did here.
+    serving_check = ServingCheck(
+        model=trainer.outputs["model"],
+        model_run=trainer.outputs["model_run"],
+        model_blessing=evaluator.outputs["blessing"],
+        evaluation=evaluator.outputs["evaluation"],
+        examples=example_gen.outputs["examples"],
+        schema=example_gen.outputs["schema"],
+    )
+    # Only what was blessed twice goes out, whole or not at all.
     pusher = AtomicPusher(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=serving_check.outputs["infra_blessing"],
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=serving)
         ),
         custom_config={"keep": config.push.keep},
     )
-    steps = [example_gen, statistics, schema, validator, data_gate, transform, trainer, evaluator, pusher]
+    prepare = [example_gen, statistics, schema, validator, data_gate, transform]
+    steps = [*prepare, trainer, evaluator, serving_check, pusher]
     return Pipeline(pipeline_name=config.name, pipeline_root=root, components=steps, **options)
 
 

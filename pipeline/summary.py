@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from components import data_report
 from components.errors import GraftError
 from components.features import TRAINING_FILE
+from components.serving_check import read_result
 
 if TYPE_CHECKING:
     from pipeline.console import Steps
@@ -29,6 +30,7 @@ def collect(run: "_Run", error: BaseException | None) -> dict[str, Any]:
     data = _read(run, "ImageExampleGen", "catalog", data_report.CATALOG_FILE)
     training = _read(run, "Trainer", "model_run", TRAINING_FILE)
     decision = _read(run, "GatedEvaluator", "evaluation", "decision.json")
+    served = _served(run)
     pushed = run.artifacts.get("AtomicPusher", {}).get("pushed_model")
     path = pushed.custom_properties["pushed_destination"].string_value if pushed else ""
     if error is not None:
@@ -53,11 +55,12 @@ def collect(run: "_Run", error: BaseException | None) -> dict[str, Any]:
         "training": {name: _phase(training.get(name)) for name in ("frozen", "fine_tune")},
         "metrics": {"test": metrics},
         "gate": {
-            "blessed": decision.get("blessed", False),
+            "blessed": decision.get("blessed", False) and served.get("problem") is None,
             "baseline_version": decision.get("baseline_version"),
             "baseline_reason": decision.get("baseline_reason"),
-            "checks": decision.get("checks", []),
+            "checks": decision.get("checks", []) + served.get("checks", []),
         },
+        "serving": {name: served.get(name) for name in ("problem", "latency_ms", "load_seconds", "images", "odd")},
         "timings": run.timings,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "error": None if error is None else sentence(error, run),
@@ -67,6 +70,12 @@ def collect(run: "_Run", error: BaseException | None) -> dict[str, Any]:
 def _read(run: "_Run", node: str, key: str, name: str) -> dict[str, Any]:
     artifact = run.artifacts.get(node, {}).get(key)
     return json.loads(Path(artifact.uri, name).read_text()) if artifact else {}
+
+
+def _served(run: "_Run") -> dict[str, Any]:
+    """What the serving check found; empty where nothing was asked."""
+    blessing = run.artifacts.get("ServingCheck", {}).get("infra_blessing")
+    return read_result(Path(blessing.uri)) if blessing else {}
 
 
 def _phase(phase: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -104,6 +113,11 @@ def note(node_id: str, outputs: dict[str, Any]) -> str:
     if node_id == "GatedEvaluator":
         decision = json.loads(Path(outputs["evaluation"].uri, "decision.json").read_text())
         return f"test accuracy {decision['metrics']['accuracy']:.3f}, {'passed' if decision['blessed'] else 'refused'}"
+    if node_id == "ServingCheck":
+        found = read_result(Path(outputs["infra_blessing"].uri))
+        if not found:
+            return "nothing to be published"
+        return found["problem"] or f"{found['latency_ms']['median']:.0f} ms an image"
     if node_id == "DataGate":
         found = json.loads(Path(outputs["result"].uri, "anomalies.json").read_text())
         return "; ".join(f"{row['feature']}: {row['problem']}" for row in found)
@@ -133,6 +147,8 @@ def print_end(summary: dict[str, Any], run: "_Run", steps: "Steps", error: BaseE
     steps.say(f"Gate: {summary['gate']['baseline_reason']}.")
     if summary["status"] == "refused":
         print_refusal(summary, steps)
+        if summary["serving"]["problem"]:
+            steps.say(f"  the serving check: {summary['serving']['problem']}")
         steps.say(f"Nothing was published; what is in service stays. Details: {run.folder / 'summary.json'}")
         return
     steps.say(f"Model: {summary['model']['path']}")

@@ -25,6 +25,7 @@ class Split:
       order: int64 [examples], row of `images` for each position of the sorted order.
       constants: channel order, scale and offset for `pixels.normalise`.
       digest: of the pixels in the sorted order; empty where nothing is kept under it.
+      keys: content hashes of the files, hexadecimal, in the sorted order; empty where nobody asks for them.
     """
 
     images: Rows | np.ndarray
@@ -32,6 +33,7 @@ class Split:
     order: np.ndarray
     constants: tuple[np.ndarray, np.ndarray, np.ndarray]
     digest: str = ""
+    keys: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -165,4 +167,5 @@ def read_split(patterns: Sequence[str], size: int, storage: str, scratch: Path) 
     order = np.argsort(all_keys, kind="stable")
     stored = Rows(path, (len(all_labels), size, size, 3), np.float32 if as_float else np.uint8)
     digest = hashlib.sha256(b"".join(digests[row] for row in order)).hexdigest()
-    return Split(stored, all_labels[order], order, tuple(constants), digest)
+    sorted_keys = [key.decode() for key in all_keys[order]]
+    return Split(stored, all_labels[order], order, tuple(constants), digest, sorted_keys)

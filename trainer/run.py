@@ -8,18 +8,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
+import numpy as np
 import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from components import progress
 from components.examples_schema import read_class_names
-from components.features import TENSORBOARD_FOLDER, TRAINING_FILE
-from trainer import dataset, export
+from components.features import ANSWERS_FILE, TENSORBOARD_FOLDER, TRAINING_FILE
+from trainer import calibration, dataset, export, warmup
 from trainer.dataset import Split
 from trainer.stored import Store
 from trainer.transfer import FEATURES_PREFIX, UNFINISHED_PREFIX, Training
 
 SCRATCH_PREFIX = "graft-training-"
+ANSWERS = 16
 
 
 def run_fn(args: FnArgs) -> None:
@@ -34,10 +37,10 @@ def run_fn(args: FnArgs) -> None:
     settings = args.custom_config
     class_names = read_class_names(args.schema_path)
     cache = settings["cache"]
-    with scratch_folder(cache) as scratch:
-        result, store = train(args, settings, class_names, scratch)
     folder = Path(args.model_run_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    with scratch_folder(cache) as scratch:
+        result, store = train(args, settings, class_names, scratch)
     (folder / TRAINING_FILE).write_text(json.dumps(result, indent=1))
     write_tensorboard(folder, result)
     if cache is not None:
@@ -85,8 +88,36 @@ def train(
     result |= {"parameters": int(classifier.count_params()), "classes": class_names}
     preprocessing = {"size": transform["image_size"], "mode": transform["resize"], "storage": transform["storage"]}
     degrees = result["calibration"]["temperature"]
-    export.export(classifier, class_names, preprocessing, splits[0].constants, Path(args.serving_model_dir), degrees)
+    exported = Path(args.serving_model_dir)
+    export.export(classifier, class_names, preprocessing, splits[0].constants, exported, degrees)
+    warmup.write(exported, transform["image_size"])
+    answers = sample_answers(classifier, splits[1], degrees)
+    Path(args.model_run_dir, ANSWERS_FILE).write_text(json.dumps(answers))
     return result, training.store
+
+
+def sample_answers(classifier: keras.Model, split: Split, degrees: float) -> list[dict[str, Any]]:
+    """What the network says of a few images by way of the transformed examples.
+
+    The serving check holds the exported model, which gets the files' bytes, to it.
+
+    Args:
+      classifier: normalised pixels to probabilities.
+      split: images with their `keys`; not the test split.
+      degrees: the temperature of what is exported.
+
+    Returns:
+      `{key, probabilities}` of the first images in the order of their keys.
+    """
+    count = min(ANSWERS, len(split))
+    # Where the exported model will be asked.
+    with tf.device("/CPU:0"):
+        found = classifier(split.normalised(tf.constant(split.take(np.arange(count)))), training=False).numpy()
+    rows = found if degrees == 1 else calibration.scaled(found, degrees)
+    return [
+        {"key": key, "probabilities": [float(value) for value in row]}
+        for key, row in zip(split.keys[:count], rows, strict=True)
+    ]
 
 
 def read_splits(files: Iterable[Sequence[str]], transform: dict[str, Any], scratch: Path) -> list[Split]:
