@@ -11,7 +11,7 @@ lint: setup
 	@.venv/bin/ruff format --check .
 
 test: lint
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 bench: setup
 	@.venv/bin/python benchmarks/bundled_backbone.py

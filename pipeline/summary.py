@@ -147,8 +147,6 @@ def print_end(summary: dict[str, Any], run: "_Run", steps: "Steps", error: BaseE
     steps.say(f"Gate: {summary['gate']['baseline_reason']}.")
     if summary["status"] == "refused":
         print_refusal(summary, steps)
-        if summary["serving"]["problem"]:
-            steps.say(f"  the serving check: {summary['serving']['problem']}")
         steps.say(f"Nothing was published; what is in service stays. Details: {run.folder / 'summary.json'}")
         return
     steps.say(f"Model: {summary['model']['path']}")
@@ -180,3 +178,6 @@ def print_refusal(summary: dict[str, Any], steps: "Steps") -> None:
             steps.say(
                 f"  refused by {check['metric']} ({check['slice']}): {check['value']:.4g} against {check['bound']:.4g}"
             )
+    # A summary of an earlier release has none.
+    if problem := summary.get("serving", {}).get("problem"):
+        steps.say(f"  {problem}")

@@ -403,7 +403,7 @@ def test_d5_limit_holds_for_the_image_inside_an_icon():
     Image.new("RGB", (3000, 3000)).save(inside, "PNG")
     png = inside.getvalue()
     icon = struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(png), 22) + png
-    began = time.monotonic()
+    began = time.process_time()
     assert inspect(icon, "a.ico", 10**6).reason == "too large: Pillow refuses the header"
-    assert time.monotonic() - began < 0.1
+    assert time.process_time() - began < 0.1
     assert inspect(icon, "a.ico", 10**7).reason is None

@@ -52,6 +52,16 @@ def test_first_run_publishes(graft, published):
     assert os.readlink(graft.output / "runs" / "latest") == summary["run_id"]
 
 
+def test_g11_g12_served_model_was_asked_in_a_process_of_its_own(published):
+    serving = published.summary["serving"]
+    assert serving["problem"] is None
+    assert serving["images"] >= 32
+    assert set(serving["odd"].values()) == {"answered", "refused"}
+    assert serving["latency_ms"]["median"] > 0
+    (check,) = [row for row in published.summary["gate"]["checks"] if row["metric"] == "serving_training_difference"]
+    assert check["passed"] and check["value"] < 1e-5
+
+
 def test_d1_d3_d9_d13_odd_and_bad_files_are_counted_and_the_run_goes_on(published):
     data = published.summary["data"]
     assert data["images"] == 303
@@ -183,6 +193,35 @@ def test_p7_edited_preprocessing_runs_transform_again_but_not_ingestion(graft, i
     # The same data gives the same pixels and so the same model: the gate compares two equal models and passes (G3).
     assert result.summary["gate"]["baseline_version"] == int(Path(published.summary["model"]["path"]).name)
     assert result.summary["metrics"]["test"]["accuracy"] == published.summary["metrics"]["test"]["accuracy"]
+
+
+def test_g16_labels_in_another_order_are_not_published_and_the_next_baseline_is_what_stayed_in_service(
+    graft, images, published
+):
+    before = sorted(path.name for path in graft.output.glob("serving/*"))
+    source = graft.source / "trainer" / "export.py"
+    text = source.read_text()
+    broken = text.replace("for name in class_names)", "for name in reversed(class_names))")
+    assert broken != text
+    source.write_text(broken)
+    result = graft.run(images, *FAST)
+    source.write_text(text)
+    # The gate compares predictions, which are as good as before.
+    assert (result.code, result.summary["status"]) == (4, "refused"), result.out + result.error
+    assert "refused by serving_class_order" in result.out
+    assert "another order than training" in result.out
+    assert [row["metric"] for row in result.summary["gate"]["checks"] if row["passed"] is False] == [
+        "serving_class_order"
+    ]
+    assert sorted(path.name for path in graft.output.glob("serving/*")) == before
+    # Nothing changed since: it says so again, and why.
+    source.write_text(broken)
+    again = graft.run(images, *FAST)
+    source.write_text(text)
+    assert again.code == 4 and "Load TFX" not in again.out and "another order than training" in again.out
+    mended = graft.run(images, *FAST)
+    assert mended.code == 0, mended.out + mended.error
+    assert mended.summary["gate"]["baseline_version"] == int(before[-1])
 
 
 def test_p2_training_from_the_model_in_service_that_was_killed_goes_on(graft, images, published):
