@@ -59,7 +59,7 @@ def show(folder: Path, as_json: bool) -> None:
             json.dumps({key: summary.get(key) for key in ("run_id", "status", "error")} | {"gate": gate, "test": test})
         )
         return
-    # Never narrower than the table can be read in, as a terminal of unknown width would have it.
+
     console = Console(file=sys.stdout, highlight=False)
     for line in _before(summary, gate):
         _say(console, line)
@@ -114,7 +114,7 @@ def _after(summary: dict[str, Any], gate: dict[str, Any]) -> list[str]:
 def _name(metric: str) -> str:
     """For a person; a metric that is not known here, too."""
     words = metric.removeprefix(NO_REGRESSION).replace("_", " ")
-    return f"no worse {words}" if metric.startswith(NO_REGRESSION) else words
+    return f"{words} vs baseline" if metric.startswith(NO_REGRESSION) else words
 
 
 def _table(checks: list[dict[str, Any]]) -> Table:
@@ -161,9 +161,11 @@ def _left_out(checks: list[dict[str, Any]]) -> list[str]:
         lines.append(f"{more} more checks passed; --json lists them.")
     not_judged = _by_verdict(checks, None)
     if len(not_judged) > MOST_NOT_JUDGED:
-        names = [f"{_name(check['metric'])} ({check['slice']})" for check in not_judged]
-        more = f" and {len(names) - MOST_NAMED} more; --json lists them" if len(names) > MOST_NAMED else ""
-        lines.append(f"Not judged, for too few test images: {', '.join(names[:MOST_NAMED])}{more}.")
+        for metric in dict.fromkeys(check["metric"] for check in not_judged):
+            names = [str(check["slice"]) for check in not_judged if check["metric"] == metric]
+            more = f" and {len(names) - MOST_NAMED} more; --json lists them" if len(names) > MOST_NAMED else ""
+            named = ", ".join(names[:MOST_NAMED])
+            lines.append(f"Not judged, for too few test images: {_name(metric)} of {named}{more}.")
     return lines
 
 
