@@ -103,9 +103,12 @@ class Executor(tfx_evaluator.Executor):
         if baseline.version:
             inputs[standard_component_specs.BASELINE_MODEL_KEY] = [_as_artifact(baseline.version, self._get_tmp_dir())]
             columns[BASELINE] = [baseline.class_names.index(name) for name in class_names]
-        settings = {"folder": str(evaluation / PREDICTIONS), "class_names": class_names, "columns": columns}
+        settings = Path(self._get_tmp_dir(), "predictions.json")
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        folder = str(evaluation / PREDICTIONS)
+        settings.write_text(json.dumps({"folder": folder, "class_names": class_names, "columns": columns}))
         # The extractor is built inside TFX's executor, which hands it nothing of ours; this process is the way.
-        os.environ[predictions.SETTINGS] = json.dumps(settings)
+        os.environ[predictions.SETTINGS] = str(settings)
         config = proto_utils.proto_to_json(eval_config(baseline.version is not None))
         super().Do(
             inputs,

@@ -43,7 +43,7 @@ class PairedTest:
     def p_value(self) -> float:
         """How likely equal models look at least as different as these, in (0, 1]."""
         count = int((self.differences >= self.observed - _SAME).sum())
-        return float(self.tails[count - 1])
+        return float(self.tails[max(count, 1) - 1])
 
     @property
     def least(self) -> float:
@@ -92,12 +92,18 @@ def precision_test(hits: np.ndarray, candidate: np.ndarray, baseline: np.ndarray
     both, one = candidate & baseline, candidate ^ baseline
     right, wrong = int((both & hits).sum()), int((both & ~hits).sum())
     rights, wrongs = int((one & hits).sum()), int((one & ~hits).sum())
-    x, y = np.arange(rights + 1)[:, None], np.arange(wrongs + 1)[None, :]
+    x, y = _likely(rights)[:, None], _likely(wrongs)[None, :]
     differences = _ratio(right + rights - x, wrong + wrongs - y) - _ratio(right + x, wrong + y)
     weights = binom.pmf(x, rights, 0.5) * binom.pmf(y, wrongs, 0.5)
     order = np.argsort(-differences, axis=None, kind="stable")
     observed = _precision(hits, baseline) - _precision(hits, candidate)
     return PairedTest(observed, differences.ravel()[order], np.minimum(np.cumsum(weights.ravel()[order]), 1.0))
+
+
+def _likely(tosses: int) -> np.ndarray:
+    """Numbers of heads within ten standard deviations: all of them up to 100 tosses, and memory for any number."""
+    reach = math.ceil(5 * math.sqrt(tosses))
+    return np.arange(max(0, tosses // 2 - reach), min(tosses, tosses // 2 + reach) + 1)
 
 
 def _ratio(right: np.ndarray, wrong: np.ndarray) -> np.ndarray:

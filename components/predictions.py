@@ -12,7 +12,7 @@ from components import features
 from components.files import read_json_lines
 
 PREDICTIONS = "predictions"
-SETTINGS = "graft_predictions"
+SETTINGS = "graft_predictions_settings"
 CANDIDATE, BASELINE = "candidate", "baseline"
 NUMBERS = {"height": features.HEIGHT, "width": features.WIDTH, "channels": features.CHANNELS}
 
@@ -22,7 +22,7 @@ def custom_extractors(eval_shared_model, eval_config, tensor_adapter_config):
     extractors = tfma.default_extractors(
         eval_shared_model=eval_shared_model, eval_config=eval_config, tensor_adapter_config=tensor_adapter_config
     )
-    settings = json.loads(os.environ[SETTINGS])
+    settings = json.loads(Path(os.environ[SETTINGS]).read_text())
     # Before the extractors that slice: up to there extracts come in batches.
     at = next(i for i, extractor in enumerate(extractors) if extractor.stage_name == "ExtractUnbatchedInputs")
     write = WritePredictions(**settings)

@@ -74,6 +74,16 @@ def test_precision_test_counts_every_swap(seed):
     assert test.observed == pytest.approx(precision(baseline) - precision(candidate))
 
 
+def test_precision_of_very_many_images_needs_no_memory_for_what_does_not_happen():
+    hits = np.arange(200_000) % 2 == 0
+    candidate, baseline = (np.arange(200_000) % 10 < share for share in (7, 4))
+    test = statistics.precision_test(hits, candidate, baseline)
+    assert len(test.tails) < 4_000_000
+    assert 0 < test.p_value < 1
+    # Far worse than swapping makes anybody.
+    assert statistics.precision_test(hits, ~hits, hits).p_value < 1e-20
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_random_swaps_come_close_to_every_swap(seed):
     labels, candidate, baseline = drawn(seed)
