@@ -11,22 +11,32 @@ images. The default rules are statistical, so that noise on a small test set nei
 Configured floors come on top; they are on the plain value.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from components import gate_statistics as statistics
-from components.gate_statistics import PairedTest, wilson_lower_bound
-from components.metrics import Answers, calibration_error
+from components.gate_statistics import wilson_lower_bound
+from components.measured import (
+    ACCURACY,
+    BY_CLASS,
+    CALIBRATION_ERROR,
+    LOG_LOSS,
+    OVERALL,
+    PRECISION,
+    RECALL,
+    Images,
+    Measured,
+    concerned,
+    measure,
+    of_class,
+    overall,
+)
 
 LEVEL = 0.05
 # Of the level, to the accuracy over all images; the other groups of tests divide the rest.
 ACCURACY_SHARE = 0.7
-OVERALL = "overall"
-ACCURACY, RECALL, PRECISION = "accuracy", "recall", "precision"
-LOG_LOSS, CALIBRATION_ERROR = "log_loss", "calibration_error"
-BY_CLASS = (RECALL, PRECISION)
 COMPARABLE = (ACCURACY, RECALL, PRECISION, LOG_LOSS, CALIBRATION_ERROR)
 LOWER_IS_BETTER = (LOG_LOSS, CALIBRATION_ERROR)
 NO_REGRESSION = "no_regression_"
@@ -67,25 +77,6 @@ class GateRules:
 
 
 @dataclass(frozen=True)
-class Images:
-    """The test images and what both models say of them.
-
-    Attributes:
-      labels: int [examples], true class ids.
-      class_names: by id.
-      candidate: its answers.
-      baseline: those of the model in service, or None where nothing can be compared.
-      slices: for each slice by name, bool [examples], which images are in it.
-    """
-
-    labels: np.ndarray
-    class_names: Sequence[str]
-    candidate: Answers
-    baseline: Answers | None = None
-    slices: dict[str, np.ndarray] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Check:
     """One line of the decision.
 
@@ -121,17 +112,6 @@ class Decision:
 
     def to_json(self) -> dict:
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """A metric on one slice: its value for both models, and the paired test where one was asked for."""
-
-    metric: str
-    slice: str
-    value: float
-    baseline: float | None
-    test: PairedTest | None = None
 
 
 def decide(images: Images, rules: GateRules, further: Sequence[Check] = ()) -> Decision:
@@ -173,7 +153,7 @@ def detectable_drop(images: Images, decision: Decision) -> float | None:
 
 
 def _overall_floors(images: Images, rules: GateRules) -> list[Check]:
-    accuracy, losses, error = (_overall(images, metric) for metric in (ACCURACY, LOG_LOSS, CALIBRATION_ERROR))
+    accuracy, losses, error = (overall(images, metric) for metric in (ACCURACY, LOG_LOSS, CALIBRATION_ERROR))
     checks = []
     if rules.default_rules:
         count = len(images.labels)
@@ -193,11 +173,11 @@ def _class_floors(images: Images, rules: GateRules) -> list[Check]:
     checks = []
     for index in range(len(images.class_names)):
         if (images.labels == index).sum() < rules.min_class_examples:
-            checks.append(_not_judged(_of_class(images, RECALL, index)))
+            checks.append(_not_judged(of_class(images, RECALL, index)))
         elif rules.min_class_recall is not None:
-            checks.append(_floor(_of_class(images, RECALL, index), rules.min_class_recall))
+            checks.append(_floor(of_class(images, RECALL, index), rules.min_class_recall))
         if rules.min_class_precision is not None:
-            precision = _of_class(images, PRECISION, index)
+            precision = of_class(images, PRECISION, index)
             enough = (images.candidate.ids == index).sum() >= rules.min_class_examples
             checks.append(_floor(precision, rules.min_class_precision) if enough else _not_judged(precision))
     return checks
@@ -206,7 +186,7 @@ def _class_floors(images: Images, rules: GateRules) -> list[Check]:
 def _slice_floors(images: Images, rules: GateRules) -> list[Check]:
     checks = []
     for name, members in images.slices.items():
-        accuracy = _measure(images, ACCURACY, name, members)
+        accuracy = measure(images, ACCURACY, name, members)
         if members.sum() < rules.min_class_examples:
             checks.append(_not_judged(accuracy))
         elif rules.min_slice_accuracy is not None:
@@ -214,7 +194,7 @@ def _slice_floors(images: Images, rules: GateRules) -> list[Check]:
     return checks
 
 
-def _floor(measured: _Measured, bound: float) -> Check:
+def _floor(measured: Measured, bound: float) -> Check:
     """Of a metric of which less is better, the bound is a ceiling."""
     less = measured.metric in LOWER_IS_BETTER
     passed = measured.value <= bound if less else measured.value >= bound
@@ -223,7 +203,7 @@ def _floor(measured: _Measured, bound: float) -> Check:
     )
 
 
-def _not_judged(measured: _Measured) -> Check:
+def _not_judged(measured: Measured) -> Check:
     return Check(measured.metric, measured.slice, measured.value, None, None, measured.baseline)
 
 
@@ -233,37 +213,38 @@ def _not_judged(measured: _Measured) -> Check:
 def _comparisons(images: Images, rules: GateRules) -> list[Check]:
     if images.baseline is None or not rules.default_rules:
         return []
-    first = [_overall(images, ACCURACY, tested=True)] if ACCURACY in rules.no_regression else []
+    first = [overall(images, ACCURACY, tested=True)] if ACCURACY in rules.no_regression else []
     groups = [group for metric in rules.no_regression for group in _groups(images, metric, rules) if group]
     share = LEVEL * (1 - ACCURACY_SHARE) if first else LEVEL
     # What the images leave no chance to be significant needs no share: two models that differ on three of a class.
-    able = [group for group in groups if min(each.test.least for each in group) <= share / len(groups)]
-    checks = [_comparison(each, LEVEL * ACCURACY_SHARE if able else LEVEL) for each in first]
-    for group in groups:
-        level = statistics.shared_level(share / max(len(able), 1), [each.test for each in group])
+    able = [min(each.test.least for each in group) <= share / len(groups) for group in groups]
+    checks = [_comparison(each, LEVEL * ACCURACY_SHARE if any(able) else LEVEL) for each in first]
+    for group, is_able in zip(groups, able, strict=True):
+        part = share / (sum(able) if is_able else len(groups))
+        level = statistics.shared_level(part, [each.test for each in group])
         checks += [_comparison(each, level) for each in group]
     return checks
 
 
-def _groups(images: Images, metric: str, rules: GateRules) -> list[list[_Measured]]:
+def _groups(images: Images, metric: str, rules: GateRules) -> list[list[Measured]]:
     """The tests of a metric but that of the overall accuracy, in groups that get an equal share of the level each."""
     enough = rules.min_class_examples
     if metric in BY_CLASS:
         classes = range(len(images.class_names))
         return [
             [
-                _of_class(images, metric, index, tested=True)
+                of_class(images, metric, index, tested=True)
                 for index in classes
-                if _concerned(images, metric, index).sum() >= enough
+                if concerned(images, metric, index).sum() >= enough
             ]
         ]
-    overall = [] if metric == ACCURACY else [_overall(images, metric, tested=True)]
+    first = [] if metric == ACCURACY else [overall(images, metric, tested=True)]
     # A slice that holds every image would be the same test again.
     slices = {name: members for name, members in images.slices.items() if enough <= members.sum() < len(members)}
-    return [overall, [_measure(images, metric, name, members, tested=True) for name, members in slices.items()]]
+    return [first, [measure(images, metric, name, members, tested=True) for name, members in slices.items()]]
 
 
-def _comparison(measured: _Measured, level: float) -> Check:
+def _comparison(measured: Measured, level: float) -> Check:
     less, test = measured.metric in LOWER_IS_BETTER, measured.test
     margin = test.margin(level)
     bound = measured.baseline + margin if less else measured.baseline - margin
@@ -279,72 +260,3 @@ def _comparison(measured: _Measured, level: float) -> Check:
         test.p_value,
         level,
     )
-
-
-# ---- metrics --------------------------------------------------------------------------------------------------------
-
-
-def _overall(images: Images, metric: str, tested: bool = False) -> _Measured:
-    return _measure(images, metric, OVERALL, np.ones(len(images.labels), bool), tested)
-
-
-def _concerned(images: Images, metric: str, index: int) -> np.ndarray:
-    """Images that a class's recall, or precision, depends on: those of the class, or those that a model calls so."""
-    if metric == RECALL:
-        return images.labels == index
-    claimed = images.candidate.ids == index
-    return claimed if images.baseline is None else claimed | (images.baseline.ids == index)
-
-
-def _of_class(images: Images, metric: str, index: int, tested: bool = False) -> _Measured:
-    name, members = images.class_names[index], _concerned(images, metric, index)
-    if metric == RECALL:
-        return _measure(images, metric, name, members, tested)
-    right = images.labels == index
-
-    def precision(answers: Answers) -> float:
-        claimed = answers.ids == index
-        return float((claimed & right).sum() / max(claimed.sum(), 1))
-
-    test = None
-    if tested:
-        test = statistics.precision_test(right, images.candidate.ids == index, images.baseline.ids == index)
-    return _Measured(metric, name, *_both(images.candidate, images.baseline, precision), test)
-
-
-def _measure(images: Images, metric: str, name: str, members: np.ndarray, tested: bool = False) -> _Measured:
-    """Accuracy (or recall, which is the accuracy on a class), log loss or calibration error on some of the images."""
-    labels, (mine, theirs) = images.labels[members], _answers_of(images, members)
-
-    def accuracy(answers: Answers) -> float:
-        return float((answers.ids == labels).mean()) if len(labels) else 0.0
-
-    def log_loss(answers: Answers) -> float:
-        return float(answers.losses.mean())
-
-    def error(answers: Answers) -> float:
-        return calibration_error(answers.scores, answers.ids == labels)
-
-    value = {LOG_LOSS: log_loss, CALIBRATION_ERROR: error}.get(metric, accuracy)
-    test = None
-    if tested and metric == LOG_LOSS:
-        test = statistics.log_loss_test(mine, theirs)
-    elif tested and metric == CALIBRATION_ERROR:
-        test = statistics.calibration_test(labels, mine, theirs)
-    elif tested:
-        right, before = mine.ids == labels, theirs.ids == labels
-        test = statistics.sign_test(int((before & ~right).sum()), int((right & ~before).sum()), len(labels))
-    return _Measured(metric, name, *_both(mine, theirs, value), test)
-
-
-def _answers_of(images: Images, members: np.ndarray) -> list[Answers | None]:
-    return [
-        answers and Answers(answers.ids[members], answers.scores[members], answers.true_scores[members])
-        for answers in (images.candidate, images.baseline)
-    ]
-
-
-def _both(
-    candidate: Answers, baseline: Answers | None, value: Callable[[Answers], float]
-) -> tuple[float, float | None]:
-    return value(candidate), None if baseline is None else value(baseline)

@@ -133,13 +133,13 @@ def print_end(summary: dict[str, Any], run: "_Run", steps: "Steps", error: BaseE
     listed = ", ".join(f"{printable(name)} {row['recall']:.2f} (of {row['examples']})" for name, row in worst)
     steps.say(f"Lowest recall: {listed}")
     print_kept_out(summary["data"], run, steps)
-    steps.say(f"Gate: {printable(summary['gate']['baseline_reason'])}.")
+    steps.say(f"Gate: {printable(summary['gate']['baseline_reason'])}. Every check: graft show {run.folder}")
     if summary["status"] == "refused":
         print_refusal(summary, steps)
-        steps.say(f"Nothing was published; what is in service stays. Every check: graft show {run.folder}")
+        steps.say(f"Nothing was published; what is in service stays. Details: {run.folder / 'summary.json'}")
         return
     steps.say(f"Model: {summary['model']['path']}")
-    steps.say(f"Summary: {run.folder / 'summary.json'}; the gate's checks: graft show {run.folder}")
+    steps.say(f"Summary: {run.folder / 'summary.json'}")
     steps.say(f"Next: graft predict {summary['model']['path']} IMAGE")
 
 

@@ -174,6 +174,18 @@ def test_accuracy_has_the_whole_level_where_no_class_could_be_refused():
     assert failed(decision) == [("no_regression_accuracy", "overall")]
 
 
+def test_group_that_could_not_refuse_at_its_share_does_not_get_a_larger_one():
+    labels = labels_of(30, 30)
+    candidate = predictions(labels, range(7))
+    decision = decide(labels, candidate, labels, NAMES, GateRules(no_regression=["accuracy", "recall", "precision"]))
+    # 1/128 lies between half of the share and all of it.
+    for metric, where in (("recall", "cat"), ("precision", "dog")):
+        check = check_of(decision, f"no_regression_{metric}", where)
+        assert (check.p_value, check.level) == (pytest.approx(1 / 128), LEVEL * (1 - ACCURACY_SHARE) / 2)
+        assert check.passed
+    assert failed(decision) == [("no_regression_accuracy", "overall")]
+
+
 def test_every_share_of_the_level_can_be_reached_by_random_swaps():
     most_groups = 7
     assert LEVEL * (1 - ACCURACY_SHARE) / most_groups / MAX_SLICES > 1 / (PERMUTATIONS + 1)
