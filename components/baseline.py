@@ -7,6 +7,7 @@ from components.publishing import newest
 
 # What the evaluation calls.
 SIGNATURES = ("serving_examples", "transform_features")
+MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,15 @@ def choose_baseline(serving: Path, class_names: list[str]) -> Baseline:
         return Baseline("not_callable", reason)
     if sorted(names) != sorted(class_names):
         gone, new = sorted(set(names) - set(class_names)), sorted(set(class_names) - set(names))
-        changes = [f"{text} {', '.join(some)}" for text, some in (("new:", new), ("gone:", gone)) if some]
+        changes = [f"{text} {_listed(some)}" for text, some in (("new:", new), ("gone:", gone)) if some]
         reason = f"classes changed since version {version.name} ({'; '.join(changes)}); not compared with it"
         return Baseline("classes_changed", reason)
     return Baseline("compared", f"compared with {before}", version, tuple(names))
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"{', '.join(names[:MOST_NAMED])}{more}"
 
 
 def _loaded(model: Path):

@@ -255,3 +255,9 @@ def test_g5_broken_model_in_service_is_not_compared(tmp_path, models, broken):
 def test_g5_the_choice_has_a_model_to_compare_with(tmp_path, models):
     baseline = choose_baseline(in_service(tmp_path, models / "good"), NAMES)
     assert (baseline.status, baseline.version.name, list(baseline.class_names)) == ("compared", "7", NAMES)
+
+
+def test_many_changed_classes_stay_one_readable_sentence(tmp_path, models):
+    names = [f"class {number:04}" for number in range(1000)]
+    reason = choose_baseline(in_service(tmp_path, models / "good"), names).reason
+    assert "class 0009 and 990 more; gone: blue, green, red" in reason
