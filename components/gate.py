@@ -247,7 +247,7 @@ def _groups(images: Images, metric: str, rules: GateRules) -> list[list[Measured
 def _comparison(measured: Measured, level: float) -> Check:
     less, test = measured.metric in LOWER_IS_BETTER, measured.test
     margin = test.margin(level)
-    bound = measured.baseline + margin if less else measured.baseline - margin
+    bound = measured.baseline + margin if less else max(measured.baseline - margin, 0.0)
     passed = test.observed <= margin + _ROUNDING
     return Check(
         f"{NO_REGRESSION}{measured.metric}",

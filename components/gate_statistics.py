@@ -23,6 +23,7 @@ SEED = 1
 # Of swaps times images that are held in memory at a time.
 _CHUNK = 1 << 22
 _SAME = 1e-9
+_TINY = 1e-15
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,42 @@ class PairedTest:
         return float(self.tails[0])
 
     def margin(self, level: float) -> float:
-        """The largest difference that is not significant at a level (0 to 1)."""
-        return float(self.differences[min(np.searchsorted(self.tails, level - 1e-15), len(self.tails) - 1)])
+        """The largest difference that is not significant at a level (0 to 1), for images that differ like these."""
+        return float(self.differences[min(np.searchsorted(self.tails, level - _TINY), len(self.tails) - 1)])
 
 
-def sign_test(lost: int, gained: int, count: int) -> PairedTest:
+@dataclass(frozen=True)
+class SignTest(PairedTest):
+    """A paired test of hits.
+
+    Attributes:
+      gained: images that the candidate alone has right.
+      count: all images.
+    """
+
+    gained: int
+    count: int
+
+    def margin(self, level: float) -> float:
+        """The largest difference that is not significant with as many images gained.
+
+        For as many images that differ it would grow with every image that is lost, and a poor model could seem to have
+        missed a low bound by little.
+        """
+        return (_most_lost(self.gained, level) - self.gained) / self.count
+
+
+@functools.lru_cache(4096)
+def _most_lost(gained: int, level: float) -> int:
+    from scipy.stats import binom
+
+    # Far more than any level above 1e-12 needs.
+    losses = np.arange(gained, gained + 60 + math.ceil(12 * math.sqrt(gained)))
+    passing = binom.sf(losses - 1, losses + gained, 0.5) >= level - _TINY
+    return int(losses[passing][-1])
+
+
+def sign_test(lost: int, gained: int, count: int) -> SignTest:
     """Exact one-sided sign test of a share of hits among `count` images.
 
     Args:
@@ -65,7 +97,8 @@ def sign_test(lost: int, gained: int, count: int) -> PairedTest:
     """
     discordant = lost + gained
     losses = np.arange(discordant, -1, -1)
-    return PairedTest((lost - gained) / count, (2 * losses - discordant) / count, _coin_tails(discordant))
+    tails = _coin_tails(discordant)
+    return SignTest((lost - gained) / count, (2 * losses - discordant) / count, tails, gained, count)
 
 
 @functools.lru_cache(512)

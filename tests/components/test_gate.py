@@ -106,9 +106,9 @@ def test_g2_candidate_worse_than_the_baseline_is_refused():
     assert ("no_regression_accuracy", "overall") in failed(decision)
     check = check_of(decision, "no_regression_accuracy")
     assert (check.value, check.baseline, check.p_value) == (0.9, 1.0, pytest.approx(0.5**10))
-    # Of ten coins nine tails are not likely enough, eight are.
+    # Of five coins five tails are not likely enough, of four four are: without a gain four may be lost.
     assert check.level == LEVEL
-    assert check.bound == pytest.approx(0.94)
+    assert check.bound == pytest.approx(0.96)
 
 
 def test_g7_better_candidate_passes_and_the_swapped_pair_does_not():
@@ -126,7 +126,7 @@ def test_g3_candidate_identical_to_the_baseline_passes():
         decision = decide(labels, same, same.copy(), NAMES, GateRules(max_accuracy_drop=0.0))
         assert decision.blessed
         check = check_of(decision, "no_regression_accuracy")
-        assert (check.p_value, check.value, check.bound) == (1.0, check.baseline, check.baseline)
+        assert (check.p_value, check.value) == (1.0, check.baseline)
 
 
 def test_g2_worse_on_one_class_only_is_refused():

@@ -116,10 +116,20 @@ def test_few_images_that_differ_cannot_be_significant_by_the_luck_of_random_swap
     assert test.least == test.p_value >= 0.5**4
 
 
-@pytest.mark.parametrize("level", [0.035, 0.05, 0.2])
-def test_margin_is_the_largest_difference_that_passes(level):
-    for lost in range(11):
-        test = sign_test(lost, 10 - lost, 100)
+@pytest.mark.parametrize("level", [1e-5, 0.035, 0.05, 0.2])
+@pytest.mark.parametrize("gained", [0, 1, 5, 200])
+def test_margin_of_hits_is_the_most_that_may_be_lost_with_as_many_gained(level, gained):
+    for lost in range(gained, gained + 120):
+        test = sign_test(lost, gained, 1000)
+        assert (test.p_value >= level) == (test.observed <= test.margin(level) + 1e-9)
+
+
+@pytest.mark.parametrize("level", [0.035, 0.2])
+def test_margin_of_precision_is_the_largest_difference_that_passes(level):
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        hits, candidate, baseline = random.random((3, 40)) < 0.5
+        test = statistics.precision_test(hits, candidate, baseline)
         assert (test.p_value >= level) == (test.observed <= test.margin(level) + 1e-9)
 
 
