@@ -142,11 +142,15 @@ def detectable_drop(images: Images, decision: Decision) -> float | None:
     Returns:
       None where the accuracy was not compared, or no drop at all would be noticed.
     """
-    level = next((check.level for check in decision.checks if check.metric == f"{NO_REGRESSION}{ACCURACY}"), None)
-    if level is None:
+    metric = (f"{NO_REGRESSION}{ACCURACY}", OVERALL)
+    check = next((check for check in decision.checks if (check.metric, check.slice) == metric), None)
+    if check is None:
         return None
-    differ = (images.candidate.ids == images.labels) != (images.baseline.ids == images.labels)
-    return statistics.detectable_drop(len(differ), int(differ.sum()), level)
+    right, before = images.candidate.ids == images.labels, images.baseline.ids == images.labels
+    lost, gained = int((before & ~right).sum()), int((right & ~before).sum())
+    # What a candidate that is worse has lost is no sign of how much two good ones would differ.
+    differ = lost + gained if check.passed else 2 * min(lost, gained)
+    return statistics.detectable_drop(len(right), differ, check.level)
 
 
 # ---- floors ---------------------------------------------------------------------------------------------------------

@@ -333,6 +333,16 @@ def test_check_made_elsewhere_counts():
     assert not gate.decide(Images(labels, NAMES, answers(labels, labels)), GateRules(), further).blessed
 
 
+def test_detectable_drop_is_that_of_the_test_set_and_not_of_a_bad_candidate():
+    labels = labels_of(100, 100)
+    baseline, poor, good = (predictions(labels, wrong) for wrong in (range(10), range(4, 180), range(4, 14)))
+    for candidate in (good, poor):
+        images = Images(labels, NAMES, answers(labels, candidate), answers(labels, baseline))
+        assert 0.03 < detectable_drop(images, gate.decide(images, GateRules())) < 0.08
+    alone = Images(labels, NAMES, answers(labels, good))
+    assert detectable_drop(alone, gate.decide(alone, GateRules())) is None
+
+
 # ---- how often noise decides ----------------------------------------------------------------------------------------
 
 
