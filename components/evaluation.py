@@ -7,9 +7,9 @@ on that. TFMA's own thresholds are not used: they cannot express the paired test
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-import apache_beam as beam
 import numpy as np
 import tensorflow_model_analysis as tfma
 from tfx import types
@@ -18,24 +18,23 @@ from tfx.components.evaluator import executor as tfx_evaluator
 from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import artifact_utils, standard_artifacts, standard_component_specs
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
-from tfx.utils import io_utils, json_utils, proto_utils
+from tfx.utils import io_utils, json_utils, path_utils, proto_utils
 
-from components import features
+from components import features, metrics, predictions
+from components.baseline import Baseline, choose_baseline, failure_of, stored_class_names
 from components.examples_schema import SCHEMA_FILE, read_class_names
-from components.files import read_json_lines
-from components.gate import GateRules, decide, per_class_metrics
-from components.publishing import newest
+from components.gate import OVERALL, Check, GateRules, Images, decide, detectable_drop
+from components.metrics import Answers
+from components.predictions import BASELINE, CANDIDATE, PREDICTIONS, read_predictions
+from components.slices import slices_of
 
 DECISION_FILE = "decision.json"
-PREDICTIONS_PREFIX = "predictions"
-PREDICTIONS_FOLDER = "graft_predictions_folder"
-CANDIDATE, BASELINE = "candidate", "baseline"
 
 
 def eval_config(with_baseline: bool) -> tfma.EvalConfig:
     """Accuracy, loss and count, overall and by true class."""
     names = [CANDIDATE, BASELINE] if with_baseline else [CANDIDATE]
-    metrics = ("ExampleCount", "SparseCategoricalAccuracy", "SparseCategoricalCrossentropy")
+    computed = ("ExampleCount", "SparseCategoricalAccuracy", "SparseCategoricalCrossentropy")
     return tfma.EvalConfig(
         model_specs=[
             tfma.ModelSpec(
@@ -51,102 +50,12 @@ def eval_config(with_baseline: bool) -> tfma.EvalConfig:
         ],
         metrics_specs=[
             tfma.MetricsSpec(
-                metrics=[tfma.MetricConfig(class_name=name) for name in metrics],
+                metrics=[tfma.MetricConfig(class_name=name) for name in computed],
                 model_names=names if with_baseline else [],
             )
         ],
         slicing_specs=[tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=[features.CLASS_NAME])],
     )
-
-
-# ---- what each model said of each image -----------------------------------------------------------------------------
-
-
-def custom_extractors(eval_shared_model, eval_config, tensor_adapter_config):
-    """TFMA's extractors, and one that writes a line an image; TFX calls this by its name."""
-    extractors = tfma.default_extractors(
-        eval_shared_model=eval_shared_model, eval_config=eval_config, tensor_adapter_config=tensor_adapter_config
-    )
-    folder = os.environ[PREDICTIONS_FOLDER]
-    # Before the extractors that slice: up to there extracts come in batches.
-    at = next(i for i, extractor in enumerate(extractors) if extractor.stage_name == "ExtractUnbatchedInputs")
-    extractors.insert(at, tfma.extractors.Extractor(stage_name="WritePredictions", ptransform=WritePredictions(folder)))
-    return extractors
-
-
-class WritePredictions(beam.PTransform):
-    """Writes `{key, filename, label, candidate: {id, score}, baseline: …}` lines and passes the extracts on."""
-
-    def __init__(self, folder: str):
-        super().__init__()
-        self._folder = folder
-
-    def expand(self, extracts):
-        _ = (
-            extracts
-            | "Lines" >> beam.FlatMap(prediction_lines)
-            | "Write" >> beam.io.WriteToText(os.path.join(self._folder, PREDICTIONS_PREFIX), file_name_suffix=".jsonl")
-        )
-        return extracts
-
-
-def prediction_lines(extracts: dict) -> list[str]:
-    """One JSON line an image of a batch of TFMA's extracts."""
-    predictions = extracts[tfma.PREDICTIONS_KEY]
-    labels = extracts[tfma.LABELS_KEY]
-    if isinstance(predictions, dict) and CANDIDATE in predictions:
-        by_model = {name: _probabilities(predictions[name]) for name in (CANDIDATE, BASELINE)}
-        labels = labels[CANDIDATE] if isinstance(labels, dict) and CANDIDATE in labels else labels
-    else:
-        by_model = {CANDIDATE: _probabilities(predictions)}
-    if isinstance(labels, dict):
-        labels = labels[features.LABEL]
-    keys = np.ravel(extracts[tfma.FEATURES_KEY][features.SHA256])
-    filenames = np.ravel(extracts[tfma.FEATURES_KEY][features.FILENAME])
-    lines = []
-    for row, label in enumerate(np.ravel(labels)):
-        line = {"key": keys[row].decode(), "filename": os.fsdecode(filenames[row]), "label": int(label)}
-        for name, probabilities in by_model.items():
-            best = int(probabilities[row].argmax())
-            line[name] = {"id": best, "score": float(probabilities[row][best])}
-            if 0 <= label < probabilities.shape[1]:
-                line[name]["true_score"] = float(probabilities[row][label])
-        lines.append(json.dumps(line))
-    return lines
-
-
-def _probabilities(predictions) -> np.ndarray:
-    return predictions["probabilities"] if isinstance(predictions, dict) else predictions
-
-
-# ---- the baseline ---------------------------------------------------------------------------------------------------
-
-
-def class_names_of(model: Path) -> list[str]:
-    """Class names that an exported model carries, by id; loads the model, so that one that cannot load is found out."""
-    import tensorflow as tf
-
-    return [name.decode() for name in tf.saved_model.load(str(model)).class_names.numpy()]
-
-
-def choose_baseline(serving: Path, class_names: list[str]) -> tuple[Path | None, str]:
-    """The model in service if it can be compared, and a sentence that says why there is one or none."""
-    version = newest(serving)
-    if version is None:
-        return None, "nothing is in service yet"
-    try:
-        names = class_names_of(version)
-    # A broken model fails in as many ways as it can be broken; none of them may keep a good one from replacing it.
-    except Exception as error:
-        return (
-            None,
-            f"version {version.name} in service cannot be loaded ({type(error).__name__}); not compared with it",
-        )
-    if names != class_names:
-        gone, new = sorted(set(names) - set(class_names)), sorted(set(class_names) - set(names))
-        changes = [f"{text} {', '.join(some)}" for text, some in (("new:", new), ("gone:", gone)) if some]
-        return None, f"classes changed since version {version.name} ({'; '.join(changes)}); not compared with it"
-    return version, f"compared with version {version.name} in service"
 
 
 # ---- the component --------------------------------------------------------------------------------------------------
@@ -160,52 +69,91 @@ class Executor(tfx_evaluator.Executor):
         evaluation = Path(artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY]))
         schema = artifact_utils.get_single_uri(input_dict[standard_component_specs.SCHEMA_KEY])
         class_names = read_class_names(str(Path(schema, SCHEMA_FILE)))
-        baseline, reason = choose_baseline(Path(exec_properties["serving"]), class_names)
-        inputs = dict(input_dict)
-        if baseline:
-            inputs[standard_component_specs.BASELINE_MODEL_KEY] = [_as_artifact(baseline, self._get_tmp_dir())]
+        baseline = choose_baseline(Path(exec_properties["serving"]), class_names)
+        try:
+            self._evaluate(input_dict, output_dict, baseline, class_names)
+        except Exception:
+            # Only a model in service that fails when it is asked again may be left out: a full disk, say, must not let
+            # a worse candidate pass.
+            cause = baseline.version and failure_of(baseline.version, _test_files(input_dict), len(class_names))
+            if not cause:
+                raise
+            reason = (
+                f"version {baseline.version.name} in service fails when it is called ({cause}); not compared with it"
+            )
+            baseline = Baseline("not_callable", reason)
+            self._evaluate(input_dict, output_dict, baseline, class_names)
+        rules = GateRules(**json.loads(exec_properties["rules"]))
+        # Where it lies is TFX's affair, as in its own executor.
+        names = stored_class_names(Path(path_utils.serving_model_path(model.uri)))
+        result = judge(read_predictions(evaluation), class_names, rules, [class_order(names, class_names)])
+        result |= {
+            "baseline_version": int(baseline.version.name) if baseline.version else None,
+            "baseline_status": baseline.status,
+            "baseline_reason": baseline.reason,
+        }
+        (evaluation / DECISION_FILE).write_text(json.dumps(result, indent=1))
+        _bless(output_dict, result["blessed"], model, baseline.version)
+
+    def _evaluate(self, input_dict, output_dict, baseline: Baseline, class_names: list[str]) -> None:
+        """TFX's Evaluator, which leaves the prediction lines besides TFMA's files."""
+        evaluation = Path(artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY]))
+        shutil.rmtree(evaluation / PREDICTIONS, ignore_errors=True)
+        inputs, columns = dict(input_dict), {CANDIDATE: list(range(len(class_names)))}
+        if baseline.version:
+            inputs[standard_component_specs.BASELINE_MODEL_KEY] = [_as_artifact(baseline.version, self._get_tmp_dir())]
+            columns[BASELINE] = [baseline.class_names.index(name) for name in class_names]
+        settings = Path(self._get_tmp_dir(), "predictions.json")
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        folder = str(evaluation / PREDICTIONS)
+        settings.write_text(json.dumps({"folder": folder, "class_names": class_names, "columns": columns}))
         # The extractor is built inside TFX's executor, which hands it nothing of ours; this process is the way.
-        os.environ[PREDICTIONS_FOLDER] = str(evaluation / PREDICTIONS_PREFIX)
+        os.environ[predictions.SETTINGS] = str(settings)
+        config = proto_utils.proto_to_json(eval_config(baseline.version is not None))
         super().Do(
             inputs,
             output_dict,
             {
-                standard_component_specs.EVAL_CONFIG_KEY: proto_utils.proto_to_json(eval_config(baseline is not None)),
+                standard_component_specs.EVAL_CONFIG_KEY: config,
                 standard_component_specs.EXAMPLE_SPLITS_KEY: json_utils.dumps(["test"]),
-                standard_component_specs.MODULE_PATH_KEY: __name__,
+                standard_component_specs.MODULE_PATH_KEY: predictions.__name__,
             },
         )
-        rows = read_predictions(evaluation)
-        rules = GateRules(**json.loads(exec_properties["rules"]))
-        result = judge(rows, class_names, rules)
-        result |= {"baseline_version": int(baseline.name) if baseline else None, "baseline_reason": reason}
-        (evaluation / DECISION_FILE).write_text(json.dumps(result, indent=1))
-        _bless(output_dict, result["blessed"], model, baseline)
 
 
-def read_predictions(evaluation: Path) -> list[dict]:
-    """The prediction lines, sorted by key so that no runner's order matters."""
-    rows = []
-    for path in (evaluation / PREDICTIONS_PREFIX).glob("*.jsonl"):
-        rows += read_json_lines(path)
-    return sorted(rows, key=lambda row: row["key"])
+def _test_files(input_dict) -> list[str]:
+    folders = artifact_utils.get_split_uris(input_dict[standard_component_specs.EXAMPLES_KEY], "test")
+    return [str(path) for folder in folders for path in sorted(Path(folder).iterdir())]
 
 
-def judge(rows: list[dict], class_names: list[str], rules: GateRules) -> dict:
-    """The decision and the candidate's metrics from the prediction lines."""
+def class_order(names: list[str], class_names: list[str]) -> Check:
+    """Whether the candidate gives its outputs the names that the examples' ids have (G16): how many are in place.
+
+    Which of the outputs is right is no help to a client that is told another name.
+    """
+    in_place = sum(mine == wanted for mine, wanted in zip(names, class_names, strict=False))
+    return Check("class_order", OVERALL, in_place, len(class_names), names == class_names)
+
+
+def judge(rows: list[dict], class_names: list[str], rules: GateRules, further: Sequence[Check] = ()) -> dict:
+    """The decision and both models' metrics from the prediction lines."""
     labels = np.array([row["label"] for row in rows], int)
-    predicted = np.array([row[CANDIDATE]["id"] for row in rows], int)
-    before = np.array([row[BASELINE]["id"] for row in rows], int) if rows and BASELINE in rows[0] else None
-    true_scores = np.array([row[CANDIDATE]["true_score"] for row in rows])
-    metrics = {
-        "accuracy": float((labels == predicted).mean()) if rows else 0.0,
-        "loss": float(-np.log(np.maximum(true_scores, 1e-7)).mean()) if rows else 0.0,
-        "examples": len(rows),
-        "per_class": per_class_metrics(labels, predicted, class_names),
-    }
-    if before is not None:
-        metrics["baseline_accuracy"] = float((labels == before).mean())
-    return decide(labels, predicted, before, class_names, rules).to_json() | {"metrics": metrics}
+    candidate = _answers(rows, CANDIDATE)
+    baseline = _answers(rows, BASELINE) if rows and BASELINE in rows[0] else None
+    slices, beyond = slices_of(rows, class_names, rules.slices)
+    images = Images(labels, class_names, candidate, baseline, slices)
+    decision = decide(images, rules, [*further, *beyond])
+    measured = metrics.summarise(labels, candidate, class_names)
+    if baseline is not None:
+        measured["baseline"] = metrics.summarise(labels, baseline, class_names)
+        measured["baseline_accuracy"] = measured["baseline"]["accuracy"]
+    return decision.to_json() | {"detectable_drop": detectable_drop(images, decision), "metrics": measured}
+
+
+def _answers(rows: list[dict], model: str) -> Answers:
+    ids = np.array([row[model]["id"] for row in rows], int)
+    scores, true_scores = (np.array([row[model][key] for row in rows], float) for key in ("score", "true_score"))
+    return Answers(ids, scores, true_scores)
 
 
 def _as_artifact(version: Path, scratch: str) -> types.Artifact:

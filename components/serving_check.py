@@ -157,11 +157,14 @@ def _compare(answers: dict, images: list[Sent], class_names: list[str], evaluate
             # What the evaluation found best may be second by a hair.
             difference = max(difference, abs(image.score - probabilities[image.class_id]))
     unclean = sum(outcome not in ("answered", "refused") for outcome in answers["odd"].values())
+    found = (
+        ("training_difference", trained, TOLERANCE),
+        ("evaluation_difference", difference, evaluated),
+        ("class_order", misnamed, 0),
+        ("odd_inputs", unclean, 0),
+    )
     return [
-        Check(f"{PREFIX}training_difference", OVERALL, trained, TOLERANCE, trained <= TOLERANCE),
-        Check(f"{PREFIX}evaluation_difference", OVERALL, difference, evaluated, difference <= evaluated),
-        Check(f"{PREFIX}class_order", OVERALL, misnamed, 0, not misnamed),
-        Check(f"{PREFIX}odd_inputs", OVERALL, unclean, 0, not unclean),
+        Check(f"{PREFIX}{name}", OVERALL, value, bound, value <= bound, relation="<=") for name, value, bound in found
     ]
 
 

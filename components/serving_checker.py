@@ -17,8 +17,8 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec
 from tfx.utils import io_utils, path_utils
 
 from components import features
-from components.evaluation import CANDIDATE, read_predictions
 from components.examples_schema import SCHEMA_FILE, read_class_names
+from components.predictions import CANDIDATE, read_predictions
 from components.serving_check import RESULT_FILE, TOLERANCE, TOLERANCE_ACROSS_DEVICES, Result, Sent, check
 
 TEST_IMAGES = 32

@@ -186,6 +186,19 @@ def predict(model: Path, paths: tuple[Path, ...], as_json: bool) -> None:
     sys.exit(1 if failed else 0)
 
 
+@graft.command(epilog=EXIT_CODES)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="The decision, its checks and both models' metrics as JSON.")
+def show(run: Path, as_json: bool) -> None:
+    """Explain why the gate let the model of RUN pass or refused it.
+
+    RUN is a run's folder, such as OUTPUT/runs/latest, or an output folder, which means its newest run.
+    """
+    from pipeline.show import show as show_decision
+
+    show_decision(run, as_json)
+
+
 def main() -> None:
     """Runs the command; an error is one sentence and its exit code, never a traceback."""
     for stream in (sys.stdout, sys.stderr):

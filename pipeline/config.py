@@ -10,6 +10,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from components.errors import UsageError
+from components.gate import COMPARABLE
+from components.slices import SLICERS
 from components.splits import SplitRules
 from trainer.backbones import BACKBONES, BUNDLED, IDENTITY, block_count
 
@@ -18,6 +20,16 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+def _check_expression(expression: str, named: str) -> None:
+    """That it is a regular expression with a group, around what `named` says."""
+    try:
+        groups = re.compile(expression).groups
+    except re.error as error:
+        raise ValueError(f"not a regular expression ({error}). Received: {expression!r}") from None
+    if not groups:
+        raise ValueError(f"the expression needs a group in parentheses around {named}. Received: {expression!r}")
 
 
 class SplitConfig(Section):
@@ -33,17 +45,8 @@ class SplitConfig(Section):
     @field_validator("group")
     @classmethod
     def _has_a_group(cls, group: str | None) -> str | None:
-        if group is None:
-            return None
-        try:
-            groups = re.compile(group).groups
-        except re.error as error:
-            raise ValueError(f"not a regular expression ({error}). Received: {group!r}") from None
-        if not groups:
-            raise ValueError(
-                "the expression needs a group in parentheses around what names the thing photographed, such as "
-                f"'([^/]+)_[0-9]+[.]jpg$'. Received: {group!r}"
-            )
+        if group is not None:
+            _check_expression(group, "what names the thing photographed, such as '([^/]+)_[0-9]+[.]jpg$'")
         return group
 
     @model_validator(mode="after")
@@ -163,18 +166,44 @@ class TrainingConfig(Section):
 
 
 class EvaluationConfig(Section):
-    default_rules: bool = True  # the statistical floor and no-regression rules (see components/gate.py)
+    default_rules: bool = True  # the statistical floor and no-regression rules (docs/gate.md)
+    # what the default rules compare with the model in service; more of them leave each a smaller share of the 5 %
+    no_regression: list[Literal[COMPARABLE]] = ["accuracy", "recall"]
+    # floors of your own are on the plain value; null: none
     min_accuracy: Share | None = None
-    min_class_recall: Share | None = None
+    min_class_recall: Share | None = None  # of the images of a class, that are called so
+    min_class_precision: Share | None = None  # of the images that are called a class, that are of it
+    min_slice_accuracy: Share | None = None  # in every slice that is judged
+    max_log_loss: Annotated[float, Field(gt=0)] | None = None  # nats, mean over the images
+    max_calibration_error: Share | None = None  # expected calibration error in ten ranges of the score
     max_accuracy_drop: Share | None = None  # against the model in service
+    # what the test images are sliced by besides classes: size, orientation, format, channels, folder, or a name and a
+    # regular expression searched in the path, whose first group names the slice: {camera: '(cam[0-9]+)_'}
+    slices: list[Literal[tuple(SLICERS)] | dict[str, str]] = []
     min_examples: Annotated[int, Field(gt=0)] = 20  # test images, under which the gate refuses to judge
-    min_class_examples: Annotated[int, Field(gt=0)] = 20  # test images, under which a class is not judged
+    min_class_examples: Annotated[int, Field(gt=0)] = 20  # test images, under which a class or slice is not judged
+
+    @field_validator("slices")
+    @classmethod
+    def _names_slices(cls, slices: list[str | dict[str, str]]) -> list[str | dict[str, str]]:
+        for one in slices:
+            if isinstance(one, dict):
+                if len(one) != 1:
+                    raise ValueError(f"a slice takes one name and one expression. Received: {one!r}")
+                _check_expression(*one.values(), "what names the slice, such as '(cam[0-9]+)_'")
+        names = [one if isinstance(one, str) else next(iter(one)) for one in slices]
+        if len(set(names)) < len(names):
+            raise ValueError(f"every slice needs a name of its own. Received: {', '.join(names)}")
+        return slices
 
     @model_validator(mode="after")
     def _checks_something(self):
-        if not self.default_rules and self.min_accuracy is None and self.min_class_recall is None:
+        floors = ("min_accuracy", "min_class_recall", "min_class_precision", "max_log_loss", "max_calibration_error")
+        if self.min_slice_accuracy is not None and not self.slices:
+            raise ValueError("min_slice_accuracy needs slices, such as [size]")
+        if not self.default_rules and all(getattr(self, floor) is None for floor in floors):
             raise ValueError(
-                "a gate must check something: leave default_rules on, or set min_accuracy or min_class_recall"
+                f"a gate must check something: leave default_rules on, or set {', '.join(floors[:-1])} or {floors[-1]}"
             )
         return self
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components import data_report
-from components.errors import GraftError
+from components.errors import GraftError, printable
 from components.features import TRAINING_FILE
 from components.serving_check import read_result
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pipeline.local import _Run
 
 SCHEMA_VERSION = 1
+MAX_REFUSALS = 10
 PACKAGES = ("tfx", "tensorflow", "keras", "apache-beam", "tensorflow-transform", "tensorflow-model-analysis", "numpy")
 
 
@@ -57,7 +58,9 @@ def collect(run: "_Run", error: BaseException | None) -> dict[str, Any]:
         "gate": {
             "blessed": decision.get("blessed", False) and served.get("problem") is None,
             "baseline_version": decision.get("baseline_version"),
+            "baseline_status": decision.get("baseline_status"),
             "baseline_reason": decision.get("baseline_reason"),
+            "detectable_drop": decision.get("detectable_drop"),
             "checks": decision.get("checks", []) + served.get("checks", []),
         },
         "serving": {name: served.get(name) for name in ("problem", "latency_ms", "load_seconds", "images", "odd")},
@@ -141,10 +144,10 @@ def print_end(summary: dict[str, Any], run: "_Run", steps: "Steps", error: BaseE
     test = summary["metrics"]["test"]
     steps.say(f"{summary['status']}: test accuracy {test['accuracy']:.3f} on {test['examples']} images")
     worst = sorted(test["per_class"].items(), key=lambda item: item[1]["recall"])[:3]
-    listed = ", ".join(f"{name} {row['recall']:.2f} (of {row['examples']})" for name, row in worst)
+    listed = ", ".join(f"{printable(name)} {row['recall']:.2f} (of {row['examples']})" for name, row in worst)
     steps.say(f"Lowest recall: {listed}")
     print_kept_out(summary["data"], run, steps)
-    steps.say(f"Gate: {summary['gate']['baseline_reason']}.")
+    steps.say(f"Gate: {printable(summary['gate']['baseline_reason'])}. Every check: graft show {run.folder}")
     if summary["status"] == "refused":
         print_refusal(summary, steps)
         steps.say(f"Nothing was published; what is in service stays. Details: {run.folder / 'summary.json'}")
@@ -167,17 +170,24 @@ def print_kept_out(data: dict[str, Any], run: "_Run", steps: "Steps") -> None:
 
 
 def print_refusal(summary: dict[str, Any], steps: "Steps") -> None:
-    """Every check that failed: metric, slice, value, bound."""
-    for check in summary["gate"]["checks"]:
-        if check["passed"] is False and check["metric"] == "test_examples":
+    """The checks that failed: metric, slice, value, bound; where there are many, the first ones and how many more."""
+    failed = [check for check in summary["gate"]["checks"] if check["passed"] is False]
+    for check in failed[:MAX_REFUSALS]:
+        where = f"{check['metric']} ({printable(check['slice'])})"
+        if check["metric"] == "test_examples":
             steps.say(
                 f"  the gate refuses to judge: {check['value']} test images, and evaluation.min_examples asks for "
                 f"{check['bound']}; add images"
             )
-        elif check["passed"] is False:
+        elif check.get("baseline") is not None:
             steps.say(
-                f"  refused by {check['metric']} ({check['slice']}): {check['value']:.4g} against {check['bound']:.4g}"
+                f"  refused by {where}: {check['value']:.4g} against {check['bound']:.4g}; in service "
+                f"{check['baseline']:.4g}"
             )
+        else:
+            steps.say(f"  refused by {where}: {check['value']:.4g} against {check['bound']:.4g}")
+    if len(failed) > MAX_REFUSALS:
+        steps.say(f"  and by {len(failed) - MAX_REFUSALS} more checks")
     # A summary of an earlier release has none.
     if problem := summary.get("serving", {}).get("problem"):
-        steps.say(f"  {problem}")
+        steps.say(f"  {printable(problem)}")

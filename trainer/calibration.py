@@ -7,6 +7,8 @@ import numpy as np
 import scipy.optimize
 import scipy.special
 
+from components import metrics
+
 # A factor of 20 either way: a small eval split must not make the network sure of everything, or of nothing.
 BOUNDS = (-3.0, 3.0)
 SMALLEST = 1e-12
@@ -75,29 +77,14 @@ def _lowest(loss: Any) -> float:
     return float(scipy.optimize.minimize_scalar(loss, bounds=BOUNDS, method="bounded").x)
 
 
-def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> list[dict[str, Any]]:
-    """How often predictions of about the same score are right: what a reliability diagram shows.
+def reliability(probabilities: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
+    """`metrics.reliability` of probabilities.
 
     Args:
       probabilities: [examples, classes].
       labels: int64 [examples].
-      bins: equal ranges of the score from 0 to 1.
-
-    Returns:
-      For each range that has examples, from the lowest: `low`, `high`, `examples`, mean `score`, `accuracy`.
     """
-    scores, hits = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    number = np.minimum((scores * bins).astype(int), bins - 1)
-    return [
-        {
-            "low": each / bins,
-            "high": (each + 1) / bins,
-            "examples": int((number == each).sum()),
-            "score": float(scores[number == each].mean()),
-            "accuracy": float(hits[number == each].mean()),
-        }
-        for each in sorted(set(number.tolist()))
-    ]
+    return metrics.reliability(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
 
 
 def report(probabilities: np.ndarray, labels: np.ndarray, degrees: float) -> dict[str, Any]:

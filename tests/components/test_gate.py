@@ -1,19 +1,32 @@
 """The gate: which models may be published, and how often noise decides."""
 
+import json
+
 import numpy as np
 import pytest
-from scipy import stats
 
-from components.gate import (
-    LEVEL,
-    GateRules,
-    decide,
-    per_class_metrics,
-    sign_test,
-    wilson_lower_bound,
-)
+from benchmarks.simulated_models import Pairs
+from components import gate
+from components.gate import ACCURACY_SHARE, COMPARABLE, LEVEL, Check, GateRules, Images, detectable_drop
+from components.gate_statistics import PERMUTATIONS, wilson_lower_bound
+from components.metrics import Answers
+from components.slices import MAX_SLICES
 
 NAMES = ("cat", "dog")
+
+
+def answers(labels, ids, sure=0.9) -> Answers:
+    """The same score everywhere; what is left goes to the other class."""
+    scores = np.full(len(labels), sure)
+    return Answers(ids, scores, np.where(ids == labels, scores, 1 - scores))
+
+
+def decide(labels, candidate, baseline, names, rules, slices=None):
+    """`gate.decide` on class ids, or on answers where scores matter."""
+    both = [
+        each if each is None or isinstance(each, Answers) else answers(labels, each) for each in (candidate, baseline)
+    ]
+    return gate.decide(Images(labels, names, *both, slices or {}), rules)
 
 
 def predictions(labels, wrong) -> np.ndarray:
@@ -90,9 +103,12 @@ def test_configured_floors_apply_without_the_default_rules():
 def test_g2_candidate_worse_than_the_baseline_is_refused():
     labels = labels_of(50, 50)
     decision = decide(labels, predictions(labels, range(45, 55)), predictions(labels, ()), NAMES, GateRules())
-    assert ("no_regression_p_value", "overall") in failed(decision)
-    check = check_of(decision, "no_regression_p_value")
-    assert (check.value, check.bound) == (pytest.approx(0.5**10), LEVEL)
+    assert ("no_regression_accuracy", "overall") in failed(decision)
+    check = check_of(decision, "no_regression_accuracy")
+    assert (check.value, check.baseline, check.p_value) == (0.9, 1.0, pytest.approx(0.5**10))
+    # Of five coins five tails are not likely enough, of four four are: without a gain four may be lost.
+    assert check.level == LEVEL
+    assert check.bound == pytest.approx(0.96)
 
 
 def test_g7_better_candidate_passes_and_the_swapped_pair_does_not():
@@ -109,7 +125,8 @@ def test_g3_candidate_identical_to_the_baseline_passes():
         same = predictions(labels, range(wrong))
         decision = decide(labels, same, same.copy(), NAMES, GateRules(max_accuracy_drop=0.0))
         assert decision.blessed
-        assert check_of(decision, "no_regression_p_value").value == 1.0
+        check = check_of(decision, "no_regression_accuracy")
+        assert (check.p_value, check.value) == (1.0, check.baseline)
 
 
 def test_g2_worse_on_one_class_only_is_refused():
@@ -117,20 +134,80 @@ def test_g2_worse_on_one_class_only_is_refused():
     # Ten cats won, ten dogs lost: overall nothing changed.
     candidate, baseline = predictions(labels, range(100, 110)), predictions(labels, range(10))
     decision = decide(labels, candidate, baseline, NAMES, GateRules())
-    assert failed(decision) == [("no_regression_p_value", "dog")]
+    assert failed(decision) == [("no_regression_recall", "dog")]
+    check = check_of(decision, "no_regression_recall", "dog")
+    assert (check.value, check.baseline) == (0.9, 1.0)
 
 
-def test_level_of_a_class_is_divided_by_the_number_of_judged_classes():
+def test_the_checks_of_a_decision_share_one_level():
     labels = np.repeat([0, 1, 2, 3], [30, 30, 30, 19])
     names = ("a", "b", "c", "rare")
+    candidate, baseline = labels.copy(), labels.copy()
+    for start in (0, 30, 60):  # Seven lost and seven won of each class that is judged.
+        candidate[start : start + 7] = 3
+        baseline[start + 7 : start + 14] = 3
+    decision = decide(labels, candidate, baseline, names, GateRules())
+    levels = [check.level for check in decision.checks if check.level]
+    assert levels == pytest.approx([LEVEL * ACCURACY_SHARE, *[LEVEL * (1 - ACCURACY_SHARE) / 3] * 3])
+    assert sum(levels) == pytest.approx(LEVEL)
+    assert decision.blessed
+
+
+def test_class_on_which_the_models_hardly_differ_takes_no_level_from_the_others():
+    labels = np.repeat([0, 1, 2], 30)
     candidate = labels.copy()
-    candidate[:5] = 1  # five of class a lost: p = 1/32, between 5 % and 5 % of three
-    decision = decide(labels, candidate, labels, names, GateRules())
-    check = check_of(decision, "no_regression_p_value", "a")
-    assert check.value == pytest.approx(1 / 32)
-    assert check.bound == pytest.approx(LEVEL / 3)
-    assert check.passed
-    assert failed(decision) == [("no_regression_p_value", "overall")]
+    candidate[:7] = 1
+    decision = decide(labels, candidate, labels, ("a", "b", "c"), GateRules())
+    check = check_of(decision, "no_regression_recall", "a")
+    # b and c could not be refused however their answers fell.
+    assert check.level == pytest.approx(LEVEL * (1 - ACCURACY_SHARE))
+    assert check.p_value == pytest.approx(1 / 128)
+    assert not check.passed
+
+
+def test_accuracy_has_the_whole_level_where_no_class_could_be_refused():
+    labels = labels_of(15, 15)
+    candidate = predictions(labels, range(5))
+    decision = decide(labels, candidate, labels, NAMES, GateRules())
+    check = check_of(decision, "no_regression_accuracy")
+    assert (check.level, check.p_value) == (LEVEL, pytest.approx(1 / 32))
+    assert failed(decision) == [("no_regression_accuracy", "overall")]
+
+
+def test_group_that_could_not_refuse_at_its_share_does_not_get_a_larger_one():
+    labels = labels_of(30, 30)
+    candidate = predictions(labels, range(7))
+    decision = decide(labels, candidate, labels, NAMES, GateRules(no_regression=["accuracy", "recall", "precision"]))
+    # 1/128 lies between half of the share and all of it.
+    for metric, where in (("recall", "cat"), ("precision", "dog")):
+        check = check_of(decision, f"no_regression_{metric}", where)
+        assert (check.p_value, check.level) == (pytest.approx(1 / 128), LEVEL * (1 - ACCURACY_SHARE) / 2)
+        assert check.passed
+    assert failed(decision) == [("no_regression_accuracy", "overall")]
+
+
+def test_every_share_of_the_level_can_be_reached_by_random_swaps():
+    most_groups = 7
+    assert LEVEL * (1 - ACCURACY_SHARE) / most_groups / MAX_SLICES > 1 / (PERMUTATIONS + 1)
+
+
+@pytest.mark.parametrize("metric", COMPARABLE)
+def test_g2_each_metric_is_compared_where_it_is_asked_for_and_only_there(metric):
+    labels = labels_of(60, 60)
+    good = answers(labels, predictions(labels, range(0, 60, 30)))
+    # Of the dogs many are called cats, and all that with more certainty.
+    poor = answers(labels, predictions(labels, range(60, 90)), sure=0.99)
+    decision = decide(labels, poor, good, NAMES, GateRules(no_regression=[metric]))
+    compared = [check for check in decision.checks if check.metric.startswith("no_regression_")]
+    assert {check.metric for check in compared} == {f"no_regression_{metric}"}
+    where = {"recall": "dog", "precision": "cat"}.get(metric, "overall")
+    assert failed(decision) == [(f"no_regression_{metric}", where)]
+    check = check_of(decision, f"no_regression_{metric}", where)
+    assert check.p_value < check.level
+    worse = np.sign(check.value - check.baseline)
+    assert np.sign(check.value - check.bound) == worse
+    assert check.relation == ("<=" if worse > 0 else ">=")
+    assert decide(labels, good, poor, NAMES, GateRules(no_regression=[metric])).blessed
 
 
 def test_g2_drop_beyond_the_allowed_one_is_refused_and_the_allowed_one_is_not():
@@ -175,86 +252,148 @@ def test_class_without_examples_is_reported_as_not_judged():
     assert (check.value, check.passed) == (0.0, None)
 
 
-def test_decision_survives_json():
-    import json
+def test_g4_floors_that_no_class_is_large_enough_for_do_not_make_a_model_pass_unseen():
+    labels = labels_of(15, 15)
+    rules = GateRules(default_rules=False, min_class_recall=0.5)
+    assert failed(decide(labels, labels, None, NAMES, rules)) == [("judged_checks", "overall")]
 
+
+# ---- floors of your own ---------------------------------------------------------------------------------------------
+
+
+def test_g2_class_below_its_precision_floor_is_refused_though_its_recall_is_perfect():
+    labels = labels_of(70, 30)
+    called_dog = predictions(labels, range(20))
+    decision = decide(labels, called_dog, labels, NAMES, GateRules(default_rules=False, min_class_precision=0.8))
+    assert failed(decision) == [("precision", "dog")]
+    check = check_of(decision, "precision", "dog")
+    assert (check.value, check.bound, check.baseline) == (pytest.approx(30 / 50), 0.8, 1.0)
+
+
+def test_g4_precision_of_what_was_rarely_predicted_is_not_judged():
+    labels = labels_of(80, 40)
+    rarely_dog = predictions(labels, range(90, 120))
+    rules = GateRules(default_rules=False, min_accuracy=0.1, min_class_precision=0.99)
+    check = check_of(decide(labels, rarely_dog, None, NAMES, rules), "precision", "dog")
+    assert (check.value, check.passed) == (1.0, None)
+
+
+@pytest.mark.parametrize(("sure", "passes"), [(0.9, True), (0.6, False)])
+def test_g2_log_loss_above_its_ceiling_is_refused(sure, passes):
+    labels = labels_of(50, 50)
+    decision = decide(labels, answers(labels, labels, sure), None, NAMES, GateRules(max_log_loss=0.2))
+    check = check_of(decision, "log_loss")
+    assert (check.value, check.relation) == (pytest.approx(-np.log(sure)), "<=")
+    assert decision.blessed == check.passed == passes
+
+
+@pytest.mark.parametrize(("sure", "error"), [(0.8, 0.0), (0.95, 0.15)])
+def test_g2_calibration_error_above_its_ceiling_is_refused(sure, error):
+    labels = labels_of(50, 50)
+    model = answers(labels, predictions(labels, range(20)), sure)
+    decision = decide(labels, model, None, NAMES, GateRules(max_calibration_error=0.1))
+    check = check_of(decision, "calibration_error")
+    assert check.value == pytest.approx(error)
+    assert decision.blessed == check.passed == (error < 0.1)
+
+
+# ---- slices ---------------------------------------------------------------------------------------------------------
+
+
+def test_g2_slice_below_its_floor_and_slice_worse_than_before_are_refused_by_name():
+    labels = labels_of(100, 100)
+    dark = np.arange(200) % 4 == 0
+    candidate = predictions(labels, range(0, 80, 4))
+    rules = GateRules(min_slice_accuracy=0.7, no_regression=["accuracy"])
+    slices = {"light=dark": dark, "light=bright": ~dark, "light=none": np.arange(200) < 5}
+    decision = decide(labels, candidate, labels, NAMES, rules, slices)
+    assert {("accuracy", "light=dark"), ("no_regression_accuracy", "light=dark")} <= set(failed(decision))
+    assert all(where != "light=bright" for _, where in failed(decision))
+    check = check_of(decision, "accuracy", "light=none")
+    assert (check.passed, check.baseline) == (None, 1.0)
+
+
+def test_slice_that_holds_every_image_is_not_compared_twice():
+    labels = labels_of(50, 50)
+    decision = decide(labels, labels, labels, NAMES, GateRules(), {"format=jpeg": np.ones(100, bool)})
+    assert all(check.slice != "format=jpeg" for check in decision.checks)
+
+
+def test_decision_survives_json():
     labels = labels_of(50, 50)
     decision = decide(labels, labels, labels, NAMES, GateRules(min_accuracy=0.5, min_class_recall=0.5))
-    again = json.loads(json.dumps(decision.to_json()))
+    again = json.loads(json.dumps(decision.to_json(), allow_nan=False))
     assert again["blessed"] is True
     assert len(again["checks"]) == len(decision.checks)
 
 
-# ---- the statistics -------------------------------------------------------------------------------------------------
+def test_check_made_elsewhere_counts():
+    labels = labels_of(50, 50)
+    further = [Check("class_order", "overall", 1, 2, False)]
+    assert not gate.decide(Images(labels, NAMES, answers(labels, labels)), GateRules(), further).blessed
 
 
-@pytest.mark.parametrize(("successes", "count"), [(0, 10), (1, 10), (9, 10), (10, 10), (70, 100), (995, 1000)])
-def test_wilson_bound_is_scipys(successes, count):
-    # The lower end of the two-sided 90 % interval is the one-sided 95 % bound.
-    expected = stats.binomtest(successes, count).proportion_ci(0.9, method="wilson").low
-    assert wilson_lower_bound(successes, count) == pytest.approx(expected, abs=1e-9)
-
-
-def test_wilson_bound_of_published_examples():
-    # Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I, 95 % Wilson.
-    assert wilson_lower_bound(81, 263, 1.959964) == pytest.approx(0.2553, abs=1e-4)
-    assert wilson_lower_bound(15, 148, 1.959964) == pytest.approx(0.0624, abs=1e-4)
-    assert wilson_lower_bound(1, 29, 1.959964) == pytest.approx(0.0061, abs=1e-4)
-    assert wilson_lower_bound(0, 0) == 0.0
-
-
-@pytest.mark.parametrize(("lost", "gained"), [(0, 0), (5, 0), (0, 5), (8, 2), (10, 10), (60, 40)])
-def test_sign_test_is_the_tail_of_a_fair_coin(lost, gained):
-    assert sign_test(lost, gained) == pytest.approx(stats.binom.sf(lost - 1, lost + gained, 0.5))
-
-
-def test_precision_and_recall_of_each_class():
-    labels = np.array([0, 0, 0, 1, 1, 2])
-    predicted = np.array([0, 0, 1, 1, 0, 1])
-    assert per_class_metrics(labels, predicted, ("a", "b", "c", "d")) == {
-        "a": {"precision": 2 / 3, "recall": 2 / 3, "examples": 3},
-        "b": {"precision": 1 / 3, "recall": 1 / 2, "examples": 2},
-        "c": {"precision": 0.0, "recall": 0.0, "examples": 1},
-        "d": {"precision": 0.0, "recall": 0.0, "examples": 0},
-    }
+def test_detectable_drop_is_that_of_the_test_set_and_not_of_a_bad_candidate():
+    labels = labels_of(100, 100)
+    baseline, poor, good = (predictions(labels, wrong) for wrong in (range(10), range(4, 180), range(4, 14)))
+    for candidate in (good, poor):
+        images = Images(labels, NAMES, answers(labels, candidate), answers(labels, baseline))
+        assert 0.03 < detectable_drop(images, gate.decide(images, GateRules())) < 0.08
+    alone = Images(labels, NAMES, answers(labels, good))
+    assert detectable_drop(alone, gate.decide(alone, GateRules())) is None
 
 
 # ---- how often noise decides ----------------------------------------------------------------------------------------
 
 
-def refusals(accuracy, baseline_accuracy, count, classes, trials, where=None) -> float:
-    """Share of simulated candidates that a no-regression check refuses; the two models err independently."""
-    generator = np.random.default_rng(11)
-    labels = np.arange(count) % classes
-    names = [str(index) for index in range(classes)]
-
-    def model(accuracy):
-        wrong = generator.random(count) >= accuracy
-        return np.where(wrong, (labels + generator.integers(1, classes, count)) % classes, labels)
-
-    refused = 0
+def refused(pairs: Pairs, trials: int, rules: GateRules | None = None) -> float:
+    """Share of simulated candidates that a comparison with the baseline refuses."""
+    count = 0
     for _ in range(trials):
-        decision = decide(labels, model(accuracy), model(baseline_accuracy), names, GateRules())
-        refused += any(
-            check.metric == "no_regression_p_value" and check.passed is False and check.slice in (where or names)
-            for check in decision.checks
-        )
-    return refused / trials
+        checks = gate.decide(pairs.draw(), rules or GateRules()).checks
+        count += any(check.metric.startswith("no_regression_") and check.passed is False for check in checks)
+    return count / trials
 
 
-ALLOWANCE = 0.02  # three standard errors of a share of 5 % in 1000 trials
+def three_errors(share: float, trials: int) -> float:
+    return 3 * (share * (1 - share) / trials) ** 0.5
 
 
-@pytest.mark.parametrize("count", [50, 200, 1000])
-def test_equal_model_is_refused_overall_at_most_one_time_in_twenty(count):
-    assert refusals(0.8, 0.8, count, 2, 1000, ["overall"]) <= LEVEL + ALLOWANCE
+@pytest.mark.parametrize("together", [0.0, 0.9])
+@pytest.mark.parametrize(("count", "classes"), [(50, 2), (200, 2), (200, 10), (1000, 10), (1000, 100)])
+def test_equal_model_is_refused_by_all_comparisons_together_at_most_one_time_in_twenty(count, classes, together):
+    trials = 1000
+    share = refused(Pairs(count, classes, (0.85, 0.85), together), trials)
+    assert share <= LEVEL + three_errors(LEVEL, trials)
 
 
-@pytest.mark.parametrize(("count", "classes"), [(50, 2), (200, 2), (1000, 10)])
-def test_equal_model_is_refused_for_any_of_its_classes_at_most_one_time_in_twenty(count, classes):
-    assert refusals(0.8, 0.8, count, classes, 500) <= LEVEL + 1.5 * ALLOWANCE
+def test_equal_model_is_refused_no_more_often_when_everything_is_compared():
+    trials = 60
+    share = refused(Pairs(200, 2, (0.85, 0.85)), trials, GateRules(no_regression=COMPARABLE))
+    assert share <= LEVEL + three_errors(LEVEL, trials)
 
 
-@pytest.mark.parametrize(("count", "accuracy"), [(50, 0.6), (200, 0.75), (1000, 0.82)])
-def test_much_worse_model_is_mostly_refused(count, accuracy):
-    assert refusals(accuracy, 0.9, count, 2, 200, ["overall"]) > 0.9
+# A worse model that the gate did not notice would be published.
+@pytest.mark.parametrize(
+    ("count", "classes", "drop", "at_least"),
+    [(50, 2, 0.1, 0.35), (200, 2, 0.05, 0.5), (200, 10, 0.1, 0.93), (1000, 10, 0.02, 0.5), (1000, 100, 0.05, 0.97)],
+)
+def test_worse_model_is_refused_as_often_as_the_docs_say(count, classes, drop, at_least):
+    assert refused(Pairs(count, classes, (0.85 - drop, 0.85)), 200) >= at_least
+
+
+@pytest.mark.parametrize(("count", "classes"), [(50, 2), (200, 10), (1000, 10)])
+def test_better_model_is_hardly_ever_refused(count, classes):
+    assert refused(Pairs(count, classes, (0.87, 0.85)), 200) <= 0.02
+
+
+def test_model_worse_on_one_class_alone_is_refused():
+    assert refused(Pairs(1000, 10, (0.85, 0.85), weak_class=0.2), 100) >= 0.9
+
+
+def test_drop_that_is_said_to_be_noticed_is_noticed():
+    pairs = Pairs(200, 2, (0.85, 0.85))
+    images = [pairs.draw() for _ in range(20)]
+    said = np.mean([detectable_drop(each, gate.decide(each, GateRules())) for each in images])
+    assert 0.05 < said < 0.1
+    assert 0.7 < refused(Pairs(200, 2, (0.85 - said, 0.85)), 200) < 0.93

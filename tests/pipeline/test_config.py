@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from components.errors import UsageError
+from components.gate import GateRules
 from pipeline.config import Config, dump, load
 
 
@@ -90,14 +91,41 @@ def test_g1_gate_that_checks_nothing_is_a_configuration_error():
     )
 
 
-@pytest.mark.parametrize("floor", ["min_accuracy", "min_class_recall"])
+@pytest.mark.parametrize(
+    "floor", ["min_accuracy", "min_class_recall", "min_class_precision", "max_log_loss", "max_calibration_error"]
+)
 def test_g1_one_floor_is_enough_without_the_default_rules(floor):
     config = load(None, ["evaluation.default_rules=false", f"evaluation.{floor}=0.5"])
     assert getattr(config.evaluation, floor) == 0.5
 
 
 def test_g1_default_rules_apply_where_nothing_is_configured():
-    assert load(None, []).evaluation.default_rules
+    evaluation = load(None, []).evaluation
+    assert evaluation.default_rules
+    assert evaluation.no_regression == ["accuracy", "recall"]
+
+
+def test_the_gate_takes_every_setting_of_its_section():
+    rules = GateRules(**load(None, ["evaluation.slices=[size, {camera: '(cam[0-9]+)_'}]"]).evaluation.model_dump())
+    assert rules.slices == ["size", {"camera": "(cam[0-9]+)_"}]
+    assert GateRules(**load(None, []).evaluation.model_dump(exclude={"no_regression", "slices"})) == GateRules()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("evaluation.slices=[sized]", "did you mean size?"),
+        ("evaluation.slices=[{camera: 'cam'}]", "needs a group in parentheses around what names the slice"),
+        ("evaluation.slices=[{camera: '(cam'}]", "not a regular expression"),
+        ("evaluation.slices=[size, {size: '(cam)'}]", "every slice needs a name of its own. Received: size, size"),
+        ("evaluation.slices=[{a: '(a)', b: '(b)'}]", "one name and one expression"),
+        ("evaluation.no_regression=[acuracy]", "did you mean accuracy?"),
+        ("evaluation.min_slice_accuracy=0.5", "min_slice_accuracy needs slices"),
+        ("evaluation.max_log_loss=0", "evaluation.max_log_loss"),
+    ],
+)
+def test_setting_of_the_gate_that_cannot_be_is_refused(override, words):
+    assert words in refused(override)
 
 
 @pytest.mark.parametrize(
