@@ -24,7 +24,7 @@ from components import features
 from components.examples_schema import SCHEMA_FILE, read_class_names
 from components.files import read_json_lines
 from components.gate import GateRules, decide, per_class_metrics
-from components.publishing import newest
+from components.publishing import local_copy, newest
 
 DECISION_FILE = "decision.json"
 PREDICTIONS_PREFIX = "predictions"
@@ -160,7 +160,10 @@ class Executor(tfx_evaluator.Executor):
         evaluation = Path(artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY]))
         schema = artifact_utils.get_single_uri(input_dict[standard_component_specs.SCHEMA_KEY])
         class_names = read_class_names(str(Path(schema, SCHEMA_FILE)))
-        baseline, reason = choose_baseline(Path(exec_properties["serving"]), class_names)
+        serving = local_copy(exec_properties["serving"], Path(self._get_tmp_dir(), "in_service"))
+        # Before anything is compared: the Pusher publishes only if it is still in service then.
+        in_service = newest(serving)
+        baseline, reason = choose_baseline(serving, class_names)
         inputs = dict(input_dict)
         if baseline:
             inputs[standard_component_specs.BASELINE_MODEL_KEY] = [_as_artifact(baseline, self._get_tmp_dir())]
@@ -179,6 +182,7 @@ class Executor(tfx_evaluator.Executor):
         rules = GateRules(**json.loads(exec_properties["rules"]))
         result = judge(rows, class_names, rules)
         result |= {"baseline_version": int(baseline.name) if baseline else None, "baseline_reason": reason}
+        result["in_service_version"] = int(in_service.name) if in_service else None
         (evaluation / DECISION_FILE).write_text(json.dumps(result, indent=1))
         _bless(output_dict, result["blessed"], model, baseline)
 
@@ -255,7 +259,8 @@ class GatedEvaluator(base_beam_component.BaseBeamComponent):
       examples: raw examples with a test split.
       model: the candidate.
       schema: of the raw examples.
-      serving: base path whose newest version is the baseline; read when the step runs, so the step is never cached.
+      serving: base path or URI; what is in service there is the baseline. Read when the step runs, so the step is never
+        cached.
       rules: fields of `GateRules`.
     """
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from components import data_report
 from components.errors import GraftError
 from components.features import TRAINING_FILE
+from components.storage import is_uri
 
 if TYPE_CHECKING:
     from pipeline.console import Steps
@@ -56,6 +57,7 @@ def collect(run: "_Run", error: BaseException | None) -> dict[str, Any]:
             "blessed": decision.get("blessed", False),
             "baseline_version": decision.get("baseline_version"),
             "baseline_reason": decision.get("baseline_reason"),
+            "refusal": pushed.custom_properties["refusal"].string_value or None if pushed else None,
             "checks": decision.get("checks", []),
         },
         "timings": run.timings,
@@ -137,7 +139,8 @@ def print_end(summary: dict[str, Any], run: "_Run", steps: "Steps", error: BaseE
         return
     steps.say(f"Model: {summary['model']['path']}")
     steps.say(f"Summary: {run.folder / 'summary.json'}")
-    steps.say(f"Next: graft predict {summary['model']['path']} IMAGE")
+    if not is_uri(summary["model"]["path"]):
+        steps.say(f"Next: graft predict {summary['model']['path']} IMAGE")
 
 
 def print_kept_out(data: dict[str, Any], run: "_Run", steps: "Steps") -> None:
@@ -153,7 +156,9 @@ def print_kept_out(data: dict[str, Any], run: "_Run", steps: "Steps") -> None:
 
 
 def print_refusal(summary: dict[str, Any], steps: "Steps") -> None:
-    """Every check that failed: metric, slice, value, bound."""
+    """Why a model that passed was not published, and every check that failed: metric, slice, value, bound."""
+    if summary["gate"].get("refusal"):
+        steps.say(f"  not published: {summary['gate']['refusal']}")
     for check in summary["gate"]["checks"]:
         if check["passed"] is False and check["metric"] == "test_examples":
             steps.say(

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from components.checksums import verify
 from components.publishing import newest, publish, versions
 from tests.conftest import ROOT
 
@@ -38,21 +39,37 @@ def serving(tmp_path):
     return tmp_path / "serving"
 
 
+def sizes_of(folder) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+
+
 def is_whole(version) -> bool:
-    found = {str(path.relative_to(version)): path.stat().st_size for path in version.rglob("*") if path.is_file()}
-    return found == FILES
+    """Whether the model's files are there, with checksums that hold."""
+    found = sizes_of(version)
+    found.pop("model_card.json", None)
+    return found.pop("checksums.sha256", None) is not None and found == FILES and verify(version).clean
 
 
 def names(serving) -> set[str]:
-    return {path.name for path in serving.iterdir()}
+    """All but the lock, which stays."""
+    return {path.name for path in serving.iterdir()} - {".publishing.lock"}
 
 
 # ---- G8: a reader ---------------------------------------------------------------------------------------------------
 
 READER = """
-import json, os, sys
+import hashlib, json, os, sys
 serving, stop, files = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 listings, seen, broken = 0, set(), []
+
+def right(version):
+    if any(os.stat(os.path.join(version, file)).st_size != size for file, size in files.items()):
+        return False
+    lines = open(os.path.join(version, "checksums.sha256")).read().splitlines()
+    sums = {name: value for value, _, name in (line.partition("  ") for line in lines)}
+    read = {name: hashlib.sha256(open(os.path.join(version, name), "rb").read()).hexdigest() for name in sums}
+    return sums == read and sums.keys() == files.keys()
+
 print("reading", flush=True)
 while not os.path.exists(stop):
     listings += 1
@@ -60,15 +77,13 @@ while not os.path.exists(stop):
         if not name.isdecimal():
             continue
         version = os.path.join(serving, name)
-        sizes = {}
-        for file in files:
-            try:
-                sizes[file] = os.stat(os.path.join(version, file)).st_size
-            except FileNotFoundError:
-                sizes[file] = None
+        try:
+            whole = right(version)
+        except FileNotFoundError:
+            whole = False
         # One that was retired meanwhile is gone under its numeric name.
-        if sizes != files and os.path.isdir(version):
-            broken.append([name, sizes])
+        if not whole and os.path.isdir(version):
+            broken.append(name)
         seen.add(name)
     os.sched_yield()
 print(json.dumps({"listings": listings, "seen": len(seen), "broken": broken[:3]}))
@@ -222,7 +237,7 @@ def test_what_others_put_into_the_serving_folder_stays(model, serving):
 
 def test_published_version_is_a_copy_and_the_model_stays(model, serving):
     version = publish(model, serving, keep=1)
-    assert is_whole(model)
+    assert sizes_of(model) == FILES
     os.truncate(model / "saved_model.pb", 0)
     assert is_whole(version)
 
