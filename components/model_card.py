@@ -35,9 +35,9 @@ CURVES = "history"
 def build(
     *,
     about: dict[str, Any],
-    catalog: dict[str, Any],
-    training: dict[str, Any],
-    decision: dict[str, Any],
+    catalog: dict[str, Any] | None,
+    training: dict[str, Any] | None,
+    decision: dict[str, Any] | None,
     serving_check: dict[str, Any] | None = None,
     formats: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def build(
       serving_check: what the serving check found.
       formats: the other formats that are published.
     """
-    about = dict(about)
+    about, catalog, training, decision = dict(about), catalog or {}, training or {}, decision or {}
     data = {"digest": about.pop("digest", None)} | {key: catalog.get(key) for key in ("images", "classes")}
     known = {
         "classes": training.get("classes"),

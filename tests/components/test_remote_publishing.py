@@ -8,6 +8,7 @@ import pytest
 from components.checksums import verify
 from components.errors import GraftError, UsageError
 from components.publishing import local_copy, newest, open_serving, publish, rollback, versions
+from tests.gcs_server import GcsServer
 from tests.memory_files import MemoryFiles
 
 SERVING = "mem://bucket/serving"
@@ -270,3 +271,36 @@ def test_names_that_lead_out_of_the_folder_are_not_downloaded(memory, model, tmp
     folder = open_serving(SERVING).fetch(version, tmp_path / "a" / "b")
     assert verify(folder).clean
     assert not list(tmp_path.rglob("escaped"))
+
+
+# ---- Google Cloud Storage's own client ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """A server on loopback that stands for Google Cloud Storage; nothing but its address and credentials is faked."""
+    from apache_beam.internal.gcp import auth
+
+    monkeypatch.setattr(auth._Credentials, "_credentials_init", True)
+    monkeypatch.setattr(auth._Credentials, "_credentials", None)
+    with GcsServer() as server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.address)
+        yield server
+
+
+def test_publication_retention_and_rollback_through_the_client_of_google_cloud_storage(bucket, model, tmp_path):
+    place = "gs://bucket/serving"
+    bucket.objects["bucket", "serving-of-others/1/saved_model.pb"] = b"theirs"
+    published = [int(publish(model, place, keep=2).rpartition("/")[2]) for _ in range(3)]
+    assert versions(place) == published[1:]
+    done = rollback(place)
+    assert (done.of, done.instead_of, done.verified) == (published[1], published[2], True)
+    assert newest(local_copy(place, tmp_path / "copy")).name == str(done.version)
+    assert verify(tmp_path / "copy" / str(done.version)).clean
+    assert json.loads(bucket.objects["bucket", "serving/latest.json"])["version"] == done.version
+    assert {name.split("/")[1] for _, name in bucket.objects} - {"1"} == {
+        "latest.json",
+        *map(str, [*published[1:], done.version]),
+    }
+    writes = [line for line in bucket.requests if line.startswith("PUT")]
+    assert len(writes) == 3 * (len(FILES) + 3) + 1 + len(FILES) + 4
