@@ -96,6 +96,20 @@ class LocalServing:
         """A local folder of the version's files; `folder` is not used, as they lie in one."""
         return self.location(version)
 
+    def prepare(self) -> None:
+        """Makes the folder, so that one that cannot be written is found out before anything is trained.
+
+        Raises:
+          UsageError: it cannot be written.
+        """
+        try:
+            self.place.mkdir(parents=True, exist_ok=True)
+            (self.place / LOCK).touch()
+        except OSError as error:
+            raise UsageError(
+                f"push.destination: {self.place} cannot be written ({error.strerror}); give a folder that can."
+            ) from None
+
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Keeps other publications and rollbacks out; the system lets go of it however the process ends.
@@ -271,6 +285,14 @@ class RemoteServing:
             path.parent.mkdir(parents=True, exist_ok=True)
             storage.download(f"{self.location(version)}/{name}", path)
         return target
+
+    def prepare(self) -> None:
+        """Lists the place, so that one that cannot be reached is found out before anything is trained.
+
+        Raises:
+          UsageError: it cannot be listed, or no file system knows the URI.
+        """
+        self._list()
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

@@ -55,6 +55,8 @@ def run(config: Config, images: list[str], output_folder: Path) -> dict[str, Any
     """
     began = time.time()
     with _opened(config, images, output_folder) as (output, sources, digest, steps):
+        if config.push.destination is not None:
+            open_serving(output.serving_place(config.push.destination)).prepare()
         fingerprint = _fingerprint(config, sources, digest.value)
         if earlier := _same_run(output, _mark(output, fingerprint, config.push.destination)):
             in_service = in_service_line(output.serving_place(config.push.destination))
