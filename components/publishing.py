@@ -4,6 +4,7 @@
 which versions stay, and what a rollback is. Each version carries the checksums of its files.
 """
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -97,8 +98,11 @@ def retire(place: Place, keep: int) -> None:
     models: set[int] = set()
     for version in reversed(place.versions()):
         models.add(original(place, version))
-        if len(models) > keep and version != in_service and place.untouched(version):
-            place.remove(version)
+        if len(models) > keep and version != in_service:
+            # The new version is out; that an old one cannot be removed must not look like a failure of that.
+            with contextlib.suppress(OSError):
+                if place.untouched(version):
+                    place.remove(version)
 
 
 # ---- what lies there ------------------------------------------------------------------------------------------------

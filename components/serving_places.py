@@ -89,7 +89,8 @@ class LocalServing:
 
     def untouched(self, version: int) -> bool:
         """Whether it holds what was published and nothing else."""
-        found = checksums.verify(self.location(version))
+        folder = self.location(version)
+        found = None if folder.is_symlink() else checksums.verify(folder)
         return found is not None and found.clean
 
     def fetch(self, version: int, folder: Path) -> Path:
@@ -142,10 +143,10 @@ class LocalServing:
             raise OutputBusy(f"Process {holder} is publishing to {self.place}; run again when it has ended.")
 
     def tidy(self) -> None:
-        """Removes what publications that were killed left behind."""
+        """Removes what publications that were killed left behind; what cannot be removed is in nobody's way."""
         for leftover in self.place.iterdir():
             if leftover.name.startswith((UNFINISHED, RETIRED)) and leftover.is_dir():
-                shutil.rmtree(leftover)
+                shutil.rmtree(leftover, ignore_errors=True)
 
     def next_version(self) -> int:
         """Unix seconds, but always greater than every earlier version: neither two publications in a second nor a clock
@@ -162,6 +163,7 @@ class LocalServing:
         """
         unfinished = self.place / f"{UNFINISHED}{version}"
         try:
+            unfinished.mkdir()
             for name, content in files.items():
                 _put(content, unfinished / name)
             _flush(unfinished)
@@ -179,7 +181,7 @@ class LocalServing:
         """Takes a version away; a reader sees all of it or nothing."""
         retired = self.place / f"{RETIRED}{version}"
         os.rename(self.location(version), retired)
-        shutil.rmtree(retired)
+        shutil.rmtree(retired, ignore_errors=True)
 
 
 def _put(content: Content, path: Path) -> None:

@@ -394,8 +394,10 @@ def test_version_that_somebody_changed_or_put_there_is_not_removed(model, servin
     (published[0] / "notes.txt").write_text("mine")
     (published[1] / "fingerprint.pb").write_bytes(b"patched")
     shutil.copytree(model, serving / "7")
+    shutil.move(published[2], serving / "kept")
+    published[2].symlink_to("kept")
     after = publish(model, serving, keep=1)
-    assert names(serving) == {"7", published[0].name, published[1].name, after.name}
+    assert names(serving) == {"7", "kept", *(version.name for version in published[:3]), after.name}
 
 
 def test_rollback_removes_nothing_and_its_copies_do_not_count_beside_what_they_are_copies_of(model, serving):
