@@ -58,7 +58,7 @@ def run(config: Config, images: list[str], output_folder: Path) -> dict[str, Any
         if config.push.destination is not None:
             open_serving(output.serving_place(config.push.destination)).prepare()
         fingerprint = _fingerprint(config, sources, digest.value)
-        if earlier := _same_run(output, _mark(output, fingerprint, config.push.destination)):
+        if earlier := _same_run(output, fingerprint, config.push.destination):
             in_service = in_service_line(output.serving_place(config.push.destination))
             return _unchanged(output, earlier, in_service, steps, began)
         return _Run(config, sources, digest, output, output.new_run(), began).execute(fingerprint)
@@ -150,14 +150,21 @@ def _fingerprint(config: Config, sources: Sources, digest: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _mark(output: Output, fingerprint: str, destination: str | None = None) -> str:
+def _mark(output: Output, fingerprint: str, destination: str | None = None, published: bool = True) -> str:
     """What must still hold for a run to say no more than the last: its inputs, what is in service, what is kept.
 
-    A version that a rollback made stands for the one that was published last: a person took that out of service, and a
-    run to which nothing is new must not put it back.
+    Args:
+      output: where the run was.
+      fingerprint: of its inputs.
+      destination: `push.destination`.
+      published: how it ended. What was published may have been rolled back from since; a run to which nothing is new
+        must not put it back, so that the version of a rollback stands for it. What was refused was refused in
+        comparison with what was in service, and after a rollback deserves another one.
     """
     place = open_serving(output.serving_place(destination))
-    in_service = stands_for(place, place.in_service())
+    in_service = place.in_service()
+    if published:
+        in_service = stands_for(place, in_service)
     kept = [_file_digest(output.schema / name) for name in ("metadata.pbtxt", SPLITS_FILE)]
     return "\n".join([fingerprint, "" if in_service is None else str(in_service), *kept])
 
@@ -194,13 +201,14 @@ class _Memory:
         write_whole(self._file, json.dumps({"name": self.name, "splits": after, "added_for": added_for}))
 
 
-def _same_run(output: Output, mark: str) -> dict[str, Any] | None:
-    """The summary of the last finished run, if it left the same mark."""
+def _same_run(output: Output, fingerprint: str, destination: str | None) -> dict[str, Any] | None:
+    """The summary of the last finished run, if its mark still holds."""
     run_folder = output.last_finished()
     if run_folder is None:
         return None
-    left = run_folder / MARK_FILE
-    return read_summary(run_folder) if left.is_file() and left.read_text() == mark else None
+    left, summary = run_folder / MARK_FILE, read_summary(run_folder)
+    mark = _mark(output, fingerprint, destination, summary["status"] == "published")
+    return summary if left.is_file() and left.read_text() == mark else None
 
 
 def in_service_line(serving: str) -> str:
@@ -257,7 +265,8 @@ class _Run:
             if error is None:
                 self._after(summary)
                 # Last, so that a run that was killed before it is not taken for a finished one.
-                mark = _mark(self.output, fingerprint, self.config.push.destination)
+                published = summary["status"] == "published"
+                mark = _mark(self.output, fingerprint, self.config.push.destination, published)
                 write_whole(self.folder / MARK_FILE, mark)
             summaries.print_end(summary, self, steps, error)
         if isinstance(error, KeyboardInterrupt):

@@ -8,7 +8,7 @@ import pytest
 
 from components.errors import UsageError
 from components.publishing import publish, versions
-from pipeline.local import _mark, in_service_line
+from pipeline.local import _mark, _same_run, in_service_line
 from pipeline.output import Output, write_json
 from pipeline.rollback import rollback
 from tests.conftest import ROOT
@@ -107,6 +107,16 @@ def test_version_of_a_rollback_stands_for_what_was_published_last(output, two, m
     assert f"to the model of version {two[0]} instead of version" in in_service_line(str(output.serving))
     publish(model, output.serving, 5)
     assert _mark(output, "inputs") != published
+
+
+@pytest.mark.parametrize("status", ["published", "refused"])
+def test_refused_model_is_judged_again_after_a_rollback_and_a_published_one_is_not(output, two, status, capsys):
+    run = output.new_run()
+    write_json(run / "summary.json", {"status": status})
+    (run / "fingerprint").write_text(_mark(output, "inputs", None, status == "published"))
+    assert _same_run(output, "inputs", None) == {"status": status}
+    rollback(str(output.serving), None)
+    assert (_same_run(output, "inputs", None) is None) == (status == "refused")
 
 
 def test_deleted_version_is_noticed_also_after_a_rollback(output, two, capsys):
