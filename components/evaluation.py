@@ -26,6 +26,7 @@ from components.examples_schema import SCHEMA_FILE, read_class_names
 from components.gate import OVERALL, Check, GateRules, Images, decide, detectable_drop
 from components.metrics import Answers
 from components.predictions import BASELINE, CANDIDATE, PREDICTIONS, read_predictions
+from components.publishing import local_copy, newest
 from components.slices import slices_of
 
 DECISION_FILE = "decision.json"
@@ -69,7 +70,10 @@ class Executor(tfx_evaluator.Executor):
         evaluation = Path(artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY]))
         schema = artifact_utils.get_single_uri(input_dict[standard_component_specs.SCHEMA_KEY])
         class_names = read_class_names(str(Path(schema, SCHEMA_FILE)))
-        baseline = choose_baseline(Path(exec_properties["serving"]), class_names)
+        serving = local_copy(exec_properties["serving"], Path(self._get_tmp_dir(), "in_service"))
+        # Before anything is compared: the Pusher publishes only if it is still in service then.
+        in_service = newest(serving)
+        baseline = choose_baseline(serving, class_names)
         try:
             self._evaluate(input_dict, output_dict, baseline, class_names)
         except Exception:
@@ -91,6 +95,7 @@ class Executor(tfx_evaluator.Executor):
             "baseline_version": int(baseline.version.name) if baseline.version else None,
             "baseline_status": baseline.status,
             "baseline_reason": baseline.reason,
+            "in_service_version": int(in_service.name) if in_service else None,
         }
         (evaluation / DECISION_FILE).write_text(json.dumps(result, indent=1))
         _bless(output_dict, result["blessed"], model, baseline.version)
@@ -203,7 +208,8 @@ class GatedEvaluator(base_beam_component.BaseBeamComponent):
       examples: raw examples with a test split.
       model: the candidate.
       schema: of the raw examples.
-      serving: base path whose newest version is the baseline; read when the step runs, so the step is never cached.
+      serving: base path or URI; what is in service there is the baseline. Read when the step runs, so the step is never
+        cached.
       rules: fields of `GateRules`.
     """
 

@@ -1,18 +1,41 @@
-"""AtomicPusher: TFX's Pusher with an executor that publishes atomically (see `components.publishing`)."""
+"""AtomicPusher: TFX's Pusher, but it publishes atomically and with a model card (see `components.publishing`)."""
 
+import importlib.metadata
+import json
+import platform
 from pathlib import Path
+from typing import Any
 
-from tfx.components.pusher import component, executor
-from tfx.dsl.components.base import executor_spec
+from tfx import types
+from tfx.components.pusher import executor
+from tfx.dsl.components.base import base_component, executor_spec
 from tfx.proto import pusher_pb2
-from tfx.types import artifact_utils, standard_component_specs
+from tfx.types import artifact_utils, standard_artifacts, standard_component_specs
+from tfx.types.component_spec import ChannelParameter
 from tfx.utils import json_utils, proto_utils
 
-from components.publishing import publish
+from components import checksums, model_card
+from components.data_report import CATALOG_FILE
+from components.features import TRAINING_FILE
+from components.ingestion import ImageCatalog
+from components.publishing import publish, taken_back
+from components.source import LIBRARIES
+
+DECISION_FILE = "decision.json"
+SERVING_CHECK_FILE = "serving_check.json"
+FORMATS_FILE = "formats.json"
+# Custom property of the pushed model: why a model that was blessed was not pushed.
+REFUSAL = "refusal"
+
+
+class ModelFormats(types.Artifact):
+    """The model in other formats, each a file that goes beside it, and `formats.json`, what is known of them."""
+
+    TYPE_NAME = "ModelFormats"
 
 
 class Executor(executor.Executor):
-    """Checks the blessings as TFX does, then publishes."""
+    """Checks the blessings as TFX does, writes the card, publishes."""
 
     def Do(self, input_dict, output_dict, exec_properties) -> None:
         self._log_startup(input_dict, output_dict, exec_properties)
@@ -22,13 +45,113 @@ class Executor(executor.Executor):
             return
         destination = pusher_pb2.PushDestination()
         proto_utils.json_to_proto(exec_properties[standard_component_specs.PUSH_DESTINATION_KEY], destination)
+        serving = destination.filesystem.base_directory
         custom = json_utils.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
-        serving = Path(destination.filesystem.base_directory)
-        version = publish(Path(self.GetModelPath(input_dict)), serving, custom["keep"])
-        self._MarkPushed(pushed, pushed_destination=str(version), pushed_version=version.name)
+        model = Path(self.GetModelPath(input_dict))
+        decision = read_json(input_dict, "evaluation", DECISION_FILE)
+        if refused := taken_back(serving, decision["in_service_version"], model):
+            pushed.set_string_custom_property(
+                REFUSAL,
+                f"this is the model of version {refused}, which was rolled back from; to have it in service again, "
+                f"graft rollback {serving} --to {refused}",
+            )
+            self._MarkNotPushed(pushed)
+            return
+        card = self._card(input_dict, decision, custom["about"])
+        # Here the version comes into it, and nowhere else.
+        extras = formats_of(input_dict) | {model_card.CARD_FILE: lambda version: model_card.dump(card, version)}
+        version = publish(model, serving, custom["keep"], extras, expected=decision["in_service_version"])
+        self._MarkPushed(pushed, pushed_destination=str(version), pushed_version=str(version).rpartition("/")[2])
+
+    def _card(self, input_dict, decision: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+        return model_card.build(
+            about=about
+            | {
+                "run_id": self._context.pipeline_run_id if self._context else None,
+                "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+                "python": platform.python_version(),
+            },
+            catalog=read_json(input_dict, "catalog", CATALOG_FILE),
+            training=read_json(input_dict, "model_run", TRAINING_FILE),
+            decision=decision,
+            serving_check=read_json(input_dict, standard_component_specs.INFRA_BLESSING_KEY, SERVING_CHECK_FILE),
+            formats=read_json(input_dict, "formats", FORMATS_FILE),
+        )
 
 
-class AtomicPusher(component.Pusher):
-    """Arguments as TFX's Pusher; `custom_config={"keep": N}` says how many versions stay."""
+def read_json(input_dict, key: str, name: str) -> dict[str, Any] | None:
+    """A file of an input artifact; None where the input is not given or has no such file."""
+    if not input_dict.get(key):
+        return None
+    path = Path(artifact_utils.get_single_uri(input_dict[key]), name)
+    return json.loads(path.read_text()) if path.is_file() else None
 
+
+def formats_of(input_dict) -> dict[str, Path]:
+    """The files of `formats`, by name in the version."""
+    if not input_dict.get("formats"):
+        return {}
+    files = checksums.files_of(Path(artifact_utils.get_single_uri(input_dict["formats"])))
+    return {name: path for name, path in files.items() if name != FORMATS_FILE}
+
+
+class AtomicPusherSpec(standard_component_specs.PusherSpec):
+    INPUTS = standard_component_specs.PusherSpec.INPUTS | {
+        "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation),
+        "model_run": ChannelParameter(type=standard_artifacts.ModelRun),
+        "catalog": ChannelParameter(type=ImageCatalog),
+        "formats": ChannelParameter(type=ModelFormats, optional=True),
+    }
+
+
+class AtomicPusher(base_component.BaseComponent):
+    """Publishes what was blessed, whole or not at all.
+
+    Output: `pushed_model`, as TFX's Pusher leaves it; with the custom property `refusal` where a blessed model was not
+    pushed because a person had taken it out of service.
+
+    Args:
+      model: the candidate.
+      model_blessing: of the gate.
+      evaluation: of the gate; its decision says with what the candidate was compared, and nothing is published when
+        something else is in service by now.
+      model_run: of the Trainer.
+      catalog: of the ingestion.
+      serving: base path or URI.
+      keep: how many models stay.
+      about: what the card says that is known before anything runs (see `model_card.build`).
+      infra_blessing: of the serving check; None where there is none.
+      formats: the model in other formats; None where there are none.
+    """
+
+    SPEC_CLASS = AtomicPusherSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        model,
+        model_blessing,
+        evaluation,
+        model_run,
+        catalog,
+        serving: str,
+        keep: int,
+        about: dict[str, Any],
+        infra_blessing=None,
+        formats=None,
+    ):
+        spec = AtomicPusherSpec(
+            model=model,
+            model_blessing=model_blessing,
+            infra_blessing=infra_blessing,
+            evaluation=evaluation,
+            model_run=model_run,
+            catalog=catalog,
+            formats=formats,
+            push_destination=pusher_pb2.PushDestination(
+                filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=serving)
+            ),
+            custom_config=json_utils.dumps({"keep": keep, "about": about}),
+            pushed_model=types.Channel(type=standard_artifacts.PushedModel),
+        )
+        super().__init__(spec=spec)

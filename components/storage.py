@@ -6,8 +6,10 @@ Beam takes more than a second to import, so it is imported only where a URI is g
 import contextlib
 import errno
 import glob
+import io
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import BinaryIO
 from components.errors import UsageError
 
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+COPY_BYTES = 1 << 20  # at a time
 SYSTEM_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 
@@ -65,6 +68,33 @@ def read_bytes(location: str, size: int = -1) -> bytes:
             return stream.read(size)
         with _os_errors(location):
             return stream.read(size)
+
+
+def download(location: str, path: Path) -> None:
+    """Copies what lies under a URI into a local file."""
+    with open_binary(location) as source, open(path, "wb") as target, _os_errors(location):
+        shutil.copyfileobj(source, target, COPY_BYTES)
+
+
+def write(location: str, content: Path | bytes) -> None:
+    """Stores a file under a URI; what goes wrong is an `OSError` with a text in `strerror`."""
+    from apache_beam.io.filesystem import CompressionTypes
+    from apache_beam.io.filesystems import FileSystems
+
+    with _os_errors(location), contextlib.ExitStack() as opened:
+        source = io.BytesIO(content) if isinstance(content, bytes) else opened.enter_context(open(content, "rb"))
+        # By default Beam would pack what is named .gz.
+        target = FileSystems.create(location, compression_type=CompressionTypes.UNCOMPRESSED)
+        shutil.copyfileobj(source, opened.enter_context(contextlib.closing(target)), COPY_BYTES)
+
+
+def delete(locations: list[str]) -> None:
+    """Removes files at URIs in which no character stands for others; `OSError` where one stays."""
+    from apache_beam.io.filesystems import FileSystems
+
+    for location in locations:
+        with _os_errors(location):
+            FileSystems.delete([location])
 
 
 def stat(locations: list[str]) -> dict[str, Entry]:

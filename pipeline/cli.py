@@ -199,6 +199,20 @@ def show(run: Path, as_json: bool) -> None:
     show_decision(run, as_json)
 
 
+@graft.command(epilog=EXIT_CODES)
+@click.argument("serving")
+@click.option("--to", type=int, metavar="VERSION", help="Version to go back to; otherwise the one in service before.")
+def rollback(serving: str, to: int | None) -> None:
+    """Put an earlier version into service again.
+
+    SERVING is a serving folder such as OUTPUT/serving, or a URI. The version's checksums are verified and a copy of it
+    is published as the newest. Nothing is removed.
+    """
+    from pipeline.rollback import rollback as run_rollback
+
+    run_rollback(serving, to)
+
+
 def main() -> None:
     """Runs the command; an error is one sentence and its exit code, never a traceback."""
     for stream in (sys.stdout, sys.stderr):

@@ -209,7 +209,10 @@ class EvaluationConfig(Section):
 
 
 class PushConfig(Section):
-    keep: Annotated[int, Field(ge=1)] = 5  # published versions that stay
+    keep: Annotated[int, Field(ge=1)] = 5  # published models that stay
+    # folder or URI, such as gs://bucket/serving, that versions are published to; null: serving/ in the output folder
+    destination: Annotated[str, Field(min_length=1)] | None = None
+    license: str | None = None  # of the model, for its card: an SPDX identifier such as CC-BY-4.0, or text
 
 
 class RunnerConfig(Section):

@@ -1,5 +1,6 @@
 """The whole pipeline on one screen."""
 
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -7,12 +8,12 @@ from pathlib import Path
 from tfx.components import ExampleValidator, SchemaGen, StatisticsGen, Trainer
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.orchestration.pipeline import Pipeline
-from tfx.proto import pusher_pb2, trainer_pb2
+from tfx.proto import trainer_pb2
 
 from components.data_gate import DataGate
 from components.evaluation import GatedEvaluator
 from components.ingestion import ImageExampleGen
-from components.publishing import newest
+from components.publishing import local_copy, newest
 from components.pusher import AtomicPusher
 from components.remembered import SPLITS_FILE
 from components.serving_checker import ServingCheck
@@ -57,7 +58,7 @@ def create_pipeline(
       images: image folders and manifests (`Sources.places`).
       digest: of their content, and of the splits remembered; empty where the cache is off.
       root: where artifacts go.
-      serving: base path of published versions.
+      serving: base path of published versions, or a URI.
       schema_folder: holds the kept metadata schema, the small classes' splits and the last published statistics.
       cache: a folder in which the Trainer keeps features and what it needs to go on after it was killed; None for
         nowhere.
@@ -104,7 +105,7 @@ def create_pipeline(
         schema=example_gen.outputs["schema"],
         train_args=trainer_pb2.TrainArgs(splits=["train"]),
         eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
-        custom_config=training_settings(config, newest(Path(serving)), cache),
+        custom_config=training_settings(config, in_service(config, serving, cache), cache),
     )
     # The test split decides, against the model in service.
     evaluator = GatedEvaluator(
@@ -128,10 +129,12 @@ def create_pipeline(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=serving_check.outputs["infra_blessing"],
-        push_destination=pusher_pb2.PushDestination(
-            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=serving)
-        ),
-        custom_config={"keep": config.push.keep},
+        evaluation=evaluator.outputs["evaluation"],
+        model_run=trainer.outputs["model_run"],
+        catalog=example_gen.outputs["catalog"],
+        serving=serving,
+        keep=config.push.keep,
+        about=about(config, digest),
     )
     prepare = [example_gen, statistics, schema, validator, data_gate, transform]
     steps = [*prepare, trainer, evaluator, serving_check, pusher]
@@ -160,19 +163,42 @@ def transform_settings(config: Config) -> dict:
     }
 
 
+def about(config: Config, digest: str) -> dict:
+    """What a model card says besides what the steps find out."""
+    transform = transform_settings(config)
+    resolved = config.model_dump(mode="json")
+    resolved["transform"]["image_size"] = transform["image_size"]
+    return {
+        "name": config.name,
+        "license": config.push.license,
+        "input": {"size": transform["image_size"], "resize": transform["resize"]},
+        # Without the name of the state of the remembered splits.
+        "digest": digest.partition(" ")[0],
+        "code": source_digest("pipeline.graph", "trainer.run"),
+        "configuration": resolved,
+    }
+
+
+def in_service(config: Config, serving: str, cache: str | None) -> Path | None:
+    """A local folder of the version in service, if training begins with it; None if not, or where there is none."""
+    if config.training.start_from != "in_service":
+        return None
+    return newest(local_copy(serving, Path(cache or tempfile.mkdtemp(), "in_service")))
+
+
 def training_settings(config: Config, in_service: Path | None, cache: str | None) -> dict:
     """What `trainer.run.run_fn` takes.
 
     Args:
       config: everything that a person chooses.
-      in_service: folder of the version in service.
+      in_service: folder of the version to begin with, or None.
       cache: as for `create_pipeline`.
     """
     return {
         "model": config.model.model_dump(mode="json"),
         "training": config.training.model_dump(mode="json"),
         "transform": transform_settings(config),
-        "start_from": str(in_service) if config.training.start_from == "in_service" and in_service else None,
+        "start_from": str(in_service) if in_service else None,
         "cache": cache,
         "weights_digest": weights_digest(config.model.weights),
         "code": source_digest("trainer.run"),

@@ -11,16 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from components import data_report, progress
+from components import data_report, model_card, progress
 from components.errors import GraftError, UsageError
 from components.features import TENSORBOARD_FOLDER, TRAINING_FILE
 from components.files import read_json_lines, write_json_lines, write_whole
 from components.image_files import Digest, content_digest
 from components.inspection import IO_ERROR
-from components.publishing import newest
+from components.publishing import read_card, stands_for
 from components.remembered import SPLITS_FILE
+from components.serving_places import open_serving
 from components.source import ROOT, source_digest
 from components.sources import Sources, list_images, resolve, spans_text
+from components.storage import is_uri
 from pipeline import summary as summaries
 from pipeline.config import Config
 from pipeline.console import Steps, noise_to
@@ -53,9 +55,12 @@ def run(config: Config, images: list[str], output_folder: Path) -> dict[str, Any
     """
     began = time.time()
     with _opened(config, images, output_folder) as (output, sources, digest, steps):
+        if config.push.destination is not None:
+            open_serving(output.serving_place(config.push.destination)).prepare()
         fingerprint = _fingerprint(config, sources, digest.value)
-        if earlier := _same_run(output, _mark(output, fingerprint)):
-            return _unchanged(output, earlier, steps, began)
+        if earlier := _same_run(output, fingerprint, config.push.destination):
+            in_service = in_service_line(output.serving_place(config.push.destination))
+            return _unchanged(output, earlier, in_service, steps, began)
         return _Run(config, sources, digest, output, output.new_run(), began).execute(fingerprint)
 
 
@@ -99,10 +104,15 @@ def _opened(config: Config, images: list[str], output_folder: Path) -> Iterator[
     """Makes the cheap checks, holds the output folder while the body runs, and looks at the images."""
     output = Output(output_folder.absolute())
     sources = resolve(images, config.data.spans)
+    serving = output.serving_place(config.push.destination)
     for folder in sources.folders:
         if output.root.resolve().is_relative_to(Path(folder).resolve()):
             raise UsageError(
                 f"The output folder {output.root} lies inside the image folder {folder}; give --output another place."
+            )
+        if not is_uri(serving) and Path(serving).resolve().is_relative_to(Path(folder).resolve()):
+            raise UsageError(
+                f"push.destination ({serving}) lies inside the image folder {folder}; give it another place."
             )
     listing = list_images(sources.places, config.data.follow_symlinks, config.data.split.group)
     output.prepare()
@@ -140,11 +150,23 @@ def _fingerprint(config: Config, sources: Sources, digest: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _mark(output: Output, fingerprint: str) -> str:
-    """What must still hold for a run to say no more than the last: its inputs, what is in service, what is kept."""
-    in_service = newest(output.serving)
+def _mark(output: Output, fingerprint: str, destination: str | None = None, published: bool = True) -> str:
+    """What must still hold for a run to say no more than the last: its inputs, what is in service, what is kept.
+
+    Args:
+      output: where the run was.
+      fingerprint: of its inputs.
+      destination: `push.destination`.
+      published: how it ended. What was published may have been rolled back from since; a run to which nothing is new
+        must not put it back, so that the version of a rollback stands for it. What was refused was refused in
+        comparison with what was in service, and after a rollback deserves another one.
+    """
+    place = open_serving(output.serving_place(destination))
+    in_service = place.in_service()
+    if published:
+        in_service = stands_for(place, in_service)
     kept = [_file_digest(output.schema / name) for name in ("metadata.pbtxt", SPLITS_FILE)]
-    return "\n".join([fingerprint, in_service.name if in_service else "", *kept])
+    return "\n".join([fingerprint, "" if in_service is None else str(in_service), *kept])
 
 
 def _file_digest(path: Path) -> str:
@@ -179,23 +201,36 @@ class _Memory:
         write_whole(self._file, json.dumps({"name": self.name, "splits": after, "added_for": added_for}))
 
 
-def _same_run(output: Output, mark: str) -> dict[str, Any] | None:
-    """The summary of the last finished run, if it left the same mark."""
+def _same_run(output: Output, fingerprint: str, destination: str | None) -> dict[str, Any] | None:
+    """The summary of the last finished run, if its mark still holds."""
     run_folder = output.last_finished()
     if run_folder is None:
         return None
-    left = run_folder / MARK_FILE
-    return read_summary(run_folder) if left.is_file() and left.read_text() == mark else None
+    left, summary = run_folder / MARK_FILE, read_summary(run_folder)
+    mark = _mark(output, fingerprint, destination, summary["status"] == "published")
+    return summary if left.is_file() and left.read_text() == mark else None
 
 
-def _unchanged(output: Output, earlier: dict[str, Any], steps: Steps, began: float) -> dict[str, Any]:
+def in_service_line(serving: str) -> str:
+    """What is in service, and that it is there by a rollback, if it is."""
+    place = open_serving(serving)
+    version = place.in_service()
+    if version is None:
+        return "Nothing is in service."
+    line = f"In service: {place.location(version)}"
+    if noted := model_card.rollback_of(read_card(place, version)):
+        line += f", by a rollback to the model of version {noted['of']} instead of version {noted['instead_of']}"
+    return line
+
+
+def _unchanged(output: Output, earlier: dict[str, Any], in_service: str, steps: Steps, began: float) -> dict[str, Any]:
     published = earlier["status"] == "published"
     status, code = ("unchanged", 0) if published else ("refused", 4)
     output.record_tick({"time": summaries.timestamp(began), "status": status, "run_id": earlier["run_id"]})
     steps.say()
     if published:
         steps.say(f"unchanged: images, configuration and code are those of run {earlier['run_id']}.")
-        steps.say(f"In service: {earlier['model']['path']}")
+        steps.say(in_service)
     else:
         steps.say(f"refused: nothing changed since run {earlier['run_id']}, which the gate refused:")
         summaries.print_refusal(earlier, steps)
@@ -230,7 +265,9 @@ class _Run:
             if error is None:
                 self._after(summary)
                 # Last, so that a run that was killed before it is not taken for a finished one.
-                write_whole(self.folder / MARK_FILE, _mark(self.output, fingerprint))
+                published = summary["status"] == "published"
+                mark = _mark(self.output, fingerprint, self.config.push.destination, published)
+                write_whole(self.folder / MARK_FILE, mark)
             summaries.print_end(summary, self, steps, error)
         if isinstance(error, KeyboardInterrupt):
             raise error
@@ -264,7 +301,7 @@ class _Run:
             images=self.sources.places,
             digest=f"{self.digest.value} {memory.name}",
             root=str(self.output.artifacts),
-            serving=str(self.output.serving),
+            serving=self.output.serving_place(self.config.push.destination),
             schema_folder=str(self.output.schema),
             cache=str(self.output.cache),
             enable_cache=True,

@@ -12,6 +12,7 @@ from typing import Any
 
 from components.errors import OutputBusy, UsageError
 from components.files import write_whole
+from components.storage import is_uri
 
 LOCK = ".lock"
 ENDINGS = ("published", "refused")
@@ -36,6 +37,12 @@ class Output:
     @property
     def serving(self) -> Path:
         return self.root / "serving"
+
+    def serving_place(self, destination: str | None) -> str:
+        """Base path or URI of published versions, for `push.destination` of the configuration."""
+        if destination is None:
+            return str(self.serving)
+        return destination if is_uri(destination) else os.path.abspath(destination)
 
     @property
     def schema(self) -> Path:

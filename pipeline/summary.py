@@ -11,6 +11,7 @@ from components import data_report
 from components.errors import GraftError, printable
 from components.features import TRAINING_FILE
 from components.serving_check import read_result
+from components.storage import is_uri
 
 if TYPE_CHECKING:
     from pipeline.console import Steps
@@ -61,6 +62,7 @@ def collect(run: "_Run", error: BaseException | None) -> dict[str, Any]:
             "baseline_status": decision.get("baseline_status"),
             "baseline_reason": decision.get("baseline_reason"),
             "detectable_drop": decision.get("detectable_drop"),
+            "refusal": pushed.custom_properties["refusal"].string_value or None if pushed else None,
             "checks": decision.get("checks", []) + served.get("checks", []),
         },
         "serving": {name: served.get(name) for name in ("problem", "latency_ms", "load_seconds", "images", "odd")},
@@ -154,7 +156,8 @@ def print_end(summary: dict[str, Any], run: "_Run", steps: "Steps", error: BaseE
         return
     steps.say(f"Model: {summary['model']['path']}")
     steps.say(f"Summary: {run.folder / 'summary.json'}")
-    steps.say(f"Next: graft predict {summary['model']['path']} IMAGE")
+    if not is_uri(summary["model"]["path"]):
+        steps.say(f"Next: graft predict {summary['model']['path']} IMAGE")
 
 
 def print_kept_out(data: dict[str, Any], run: "_Run", steps: "Steps") -> None:
@@ -170,7 +173,12 @@ def print_kept_out(data: dict[str, Any], run: "_Run", steps: "Steps") -> None:
 
 
 def print_refusal(summary: dict[str, Any], steps: "Steps") -> None:
-    """The checks that failed: metric, slice, value, bound; where there are many, the first ones and how many more."""
+    """Why a model that passed was not published; the checks that failed: metric, slice, value, bound.
+
+    Where there are many, the first ones and how many more.
+    """
+    if summary["gate"].get("refusal"):
+        steps.say(f"  not published: {summary['gate']['refusal']}")
     failed = [check for check in summary["gate"]["checks"] if check["passed"] is False]
     for check in failed[:MAX_REFUSALS]:
         where = f"{check['metric']} ({printable(check['slice'])})"

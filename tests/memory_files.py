@@ -2,6 +2,7 @@
 
 import io
 import posixpath
+import time
 
 from apache_beam.io.filesystem import BeamIOError, FileMetadata, FileSystem
 
@@ -13,11 +14,15 @@ class MemoryFiles(FileSystem):
       files: the objects; a test clears them.
       reads: URIs in the order in which they were opened.
       broken: URIs that are listed and cannot be read.
+      changes: what was written and deleted, in that order.
+      before_change: called with what is about to be written or deleted; may raise.
     """
 
     files: dict[str, tuple[bytes, float]] = {}
     reads: list[str] = []
     broken: set[str] = set()
+    changes: list[str] = []
+    before_change = staticmethod(lambda change: None)
 
     @classmethod
     def put(cls, uri: str, data: bytes, updated: float = 1.0) -> str:
@@ -29,6 +34,13 @@ class MemoryFiles(FileSystem):
         cls.files.clear()
         cls.reads.clear()
         cls.broken.clear()
+        cls.changes.clear()
+        cls.before_change = staticmethod(lambda change: None)
+
+    @classmethod
+    def _change(cls, change: str) -> None:
+        cls.before_change(change)
+        cls.changes.append(change)
 
     @classmethod
     def scheme(cls):
@@ -77,7 +89,9 @@ class MemoryFiles(FileSystem):
         raise NotImplementedError
 
     def create(self, path, mime_type="application/octet-stream", compression_type="auto"):
-        raise NotImplementedError
+        assert compression_type == "uncompressed"
+        self._change(f"write {path}")
+        return Upload(path)
 
     def copy(self, source_file_names, destination_file_names):
         raise NotImplementedError
@@ -86,4 +100,20 @@ class MemoryFiles(FileSystem):
         raise NotImplementedError
 
     def delete(self, paths):
-        raise NotImplementedError
+        for path in paths:
+            self._change(f"delete {path}")
+            # As in a bucket, one that is not there is no error.
+            self.files.pop(path, None)
+
+
+class Upload(io.BytesIO):
+    """An object that is there once it is closed."""
+
+    def __init__(self, uri: str):
+        super().__init__()
+        self._uri = uri
+
+    def close(self) -> None:
+        if not self.closed:
+            MemoryFiles.put(self._uri, self.getvalue(), time.time())
+        super().close()

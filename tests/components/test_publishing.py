@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +10,10 @@ import time
 
 import pytest
 
-from components.publishing import newest, publish, versions
+from components import serving_places
+from components.checksums import verify
+from components.errors import GraftError, OutputBusy, UsageError
+from components.publishing import newest, publish, rollback, taken_back, versions
 from tests.conftest import ROOT
 
 FILES = {
@@ -38,21 +42,37 @@ def serving(tmp_path):
     return tmp_path / "serving"
 
 
+def sizes_of(folder) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+
+
 def is_whole(version) -> bool:
-    found = {str(path.relative_to(version)): path.stat().st_size for path in version.rglob("*") if path.is_file()}
-    return found == FILES
+    """Whether the model's files are there, with checksums that hold."""
+    found = sizes_of(version)
+    found.pop("model_card.json", None)
+    return found.pop("checksums.sha256", None) is not None and found == FILES and verify(version).clean
 
 
 def names(serving) -> set[str]:
-    return {path.name for path in serving.iterdir()}
+    """All but the lock, which stays."""
+    return {path.name for path in serving.iterdir()} - {".publishing.lock"}
 
 
 # ---- G8: a reader ---------------------------------------------------------------------------------------------------
 
 READER = """
-import json, os, sys
+import hashlib, json, os, sys
 serving, stop, files = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 listings, seen, broken = 0, set(), []
+
+def right(version):
+    if any(os.stat(os.path.join(version, file)).st_size != size for file, size in files.items()):
+        return False
+    lines = open(os.path.join(version, "checksums.sha256")).read().splitlines()
+    sums = {name: value for value, _, name in (line.partition("  ") for line in lines)}
+    read = {name: hashlib.sha256(open(os.path.join(version, name), "rb").read()).hexdigest() for name in sums}
+    return sums == read and sums.keys() == files.keys()
+
 print("reading", flush=True)
 while not os.path.exists(stop):
     listings += 1
@@ -60,15 +80,13 @@ while not os.path.exists(stop):
         if not name.isdecimal():
             continue
         version = os.path.join(serving, name)
-        sizes = {}
-        for file in files:
-            try:
-                sizes[file] = os.stat(os.path.join(version, file)).st_size
-            except FileNotFoundError:
-                sizes[file] = None
+        try:
+            whole = right(version)
+        except FileNotFoundError:
+            whole = False
         # One that was retired meanwhile is gone under its numeric name.
-        if sizes != files and os.path.isdir(version):
-            broken.append([name, sizes])
+        if not whole and os.path.isdir(version):
+            broken.append(name)
         seen.add(name)
     os.sched_yield()
 print(json.dumps({"listings": listings, "seen": len(seen), "broken": broken[:3]}))
@@ -222,7 +240,7 @@ def test_what_others_put_into_the_serving_folder_stays(model, serving):
 
 def test_published_version_is_a_copy_and_the_model_stays(model, serving):
     version = publish(model, serving, keep=1)
-    assert is_whole(model)
+    assert sizes_of(model) == FILES
     os.truncate(model / "saved_model.pb", 0)
     assert is_whole(version)
 
@@ -230,3 +248,286 @@ def test_published_version_is_a_copy_and_the_model_stays(model, serving):
 def test_folder_with_leading_zeros_is_no_version(tmp_path):
     (tmp_path / "0001").mkdir()
     assert versions(tmp_path) == []
+
+
+# ---- checksums and what lies beside the model -----------------------------------------------------------------------
+
+
+def test_checksums_are_of_every_file_but_themselves_and_sha256sum_reads_them(model, serving, tmp_path):
+    (tmp_path / "model.tflite").write_bytes(b"other format")
+    extras = {"model.tflite": tmp_path / "model.tflite", "model_card.json": lambda version: str(version).encode()}
+    version = publish(model, serving, 5, extras)
+    assert (version / "model.tflite").read_bytes() == b"other format"
+    assert (version / "model_card.json").read_text() == version.name
+    done = subprocess.run(
+        ["sha256sum", "--strict", "-c", "checksums.sha256"], cwd=version, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert {line.removesuffix(": OK") for line in done.stdout.splitlines()} == {*FILES, *extras}
+    (version / "fingerprint.pb").write_bytes(b"y" * 60)
+    assert subprocess.run(["sha256sum", "--status", "-c", "checksums.sha256"], cwd=version).returncode == 1
+
+
+def test_damaged_missing_and_extra_files_are_named(model, serving):
+    version = publish(model, serving, keep=1)
+    (version / "fingerprint.pb").write_bytes(b"y" * 60)
+    (version / "assets.extra" / "a.bin").unlink()
+    (version / "assets.extra" / "notes.txt").write_text("mine")
+    found = verify(version)
+    assert (found.damaged, found.missing, found.extra) == (
+        ["fingerprint.pb"],
+        ["assets.extra/a.bin"],
+        ["assets.extra/notes.txt"],
+    )
+
+
+def test_names_in_the_checksums_lead_to_no_file_outside(model, serving, tmp_path):
+    (tmp_path / "secret").write_text("x")
+    version = publish(model, serving, keep=1)
+    with open(version / "checksums.sha256", "a") as file:
+        file.write(f"{'0' * 64}  ../../secret\n")
+    assert verify(version).missing == ["../../secret"]
+
+
+def test_local_publication_and_rollback_import_neither_beam_nor_tensorflow(model, serving):
+    code = (
+        "import sys; from pathlib import Path; from components import publishing as p;"
+        "m, s = map(Path, sys.argv[1:]); p.publish(m, s, 3); p.publish(m, s, 3); p.rollback(s);"
+        "print(len(p.versions(s)), *{'apache_beam', 'tensorflow'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, model, serving], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == ["3"], done.stderr
+
+
+# ---- two at a time --------------------------------------------------------------------------------------------------
+
+PUBLISHER = """
+import sys
+from pathlib import Path
+from components.errors import GraftError
+from components.publishing import publish
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    print(publish(Path(sys.argv[1]), Path(sys.argv[2]), 9, expected=int(sys.argv[3])).name)
+except GraftError as error:
+    print(error)
+"""
+
+
+def test_of_two_processes_that_judged_against_the_same_version_one_publishes(model, serving):
+    before = publish(model, serving, keep=9)
+    command = [sys.executable, "-c", PUBLISHER, model, serving, before.name]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, cwd=ROOT, **pipes) for _ in range(2)]
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 2
+    said = sorted(process.communicate("go\n")[0].strip() for process in processes)
+    assert versions(serving) == [int(before.name), int(said[0])]
+    assert f"from version {before.name} to version {said[0]}" in said[1]
+    assert said[1].endswith("nothing was published; run again.")
+
+
+@pytest.mark.parametrize("expected", [None, 5])
+def test_rollback_between_judging_and_publishing_is_not_undone(model, serving, expected):
+    for _ in range(2):
+        publish(model, serving, keep=5)
+    done = rollback(serving)
+    with pytest.raises(GraftError, match=f"to version {done.version} meanwhile.*run again"):
+        publish(model, serving, keep=5, expected=done.instead_of if expected else None)
+    assert versions(serving)[-1] == done.version
+    assert publish(model, serving, keep=5, expected=done.version).name == str(versions(serving)[-1])
+
+
+HOLDER = """
+import os, sys
+from pathlib import Path
+from components.serving_places import LocalServing
+with LocalServing(Path(sys.argv[1])).held():
+    print(os.getpid(), flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_publication_waits_for_another_then_names_it_and_a_killed_one_holds_nothing(model, serving, monkeypatch):
+    monkeypatch.setattr(serving_places, "PATIENCE_SECONDS", 0.1)
+    first = publish(model, serving, keep=5)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", HOLDER, serving], cwd=ROOT, **pipes) as holder:
+        assert holder.stdout.readline() == f"{holder.pid}\n"
+        with pytest.raises(OutputBusy, match=f"Process {holder.pid} is publishing to .*run again"):
+            publish(model, serving, keep=5)
+        assert names(serving) == {first.name}
+        holder.kill()
+    publish(model, serving, keep=5)
+    assert len(versions(serving)) == 2
+
+
+# ---- a disk that is full --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs root, to mount a small disk")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_p3_full_disk_leaves_what_is_in_service_and_no_leftover_and_is_named(model, small_disk):
+    serving = small_disk / "serving"
+    before = publish(model, serving, keep=5)
+    with pytest.raises(OSError, match="No space left") as caught:
+        publish(model, serving, keep=5)
+    assert caught.value.filename == str(serving)
+    assert names(serving) == {before.name}
+    assert is_whole(before)
+
+
+# ---- keep: what is never removed ------------------------------------------------------------------------------------
+
+
+def test_version_that_somebody_changed_or_put_there_is_not_removed(model, serving):
+    published = [publish(model, serving, keep=9) for _ in range(4)]
+    (published[0] / "notes.txt").write_text("mine")
+    (published[1] / "fingerprint.pb").write_bytes(b"patched")
+    shutil.copytree(model, serving / "7")
+    shutil.move(published[2], serving / "kept")
+    published[2].symlink_to("kept")
+    after = publish(model, serving, keep=1)
+    assert names(serving) == {"7", "kept", *(version.name for version in published[:3]), after.name}
+
+
+def test_rollback_removes_nothing_and_its_copies_do_not_count_beside_what_they_are_copies_of(model, serving):
+    published = [int(publish(model, serving, keep=3).name) for _ in range(3)]
+    copy = rollback(serving).version
+    assert versions(serving) == [*published, copy]
+    after = int(publish(model, serving, keep=3).name)
+    # Three models: the new one, the second with its copy, and the third.
+    assert versions(serving) == [*published[1:], copy, after]
+
+
+# ---- rollback -------------------------------------------------------------------------------------------------------
+
+
+def card_of(version) -> dict:
+    return json.loads((version / "model_card.json").read_text())
+
+
+@pytest.fixture
+def three(model, serving):
+    """Three versions whose models differ, with cards."""
+    published = []
+    for number in range(3):
+        (model / "fingerprint.pb").write_bytes(b"%060d" % number)
+        extras = {"model_card.json": json.dumps({"name": f"model {number}"}).encode()}
+        published.append(int(publish(model, serving, 5, extras).name))
+    return published
+
+
+def test_rollback_publishes_a_copy_of_the_version_before_as_the_newest(three, serving):
+    done = rollback(serving)
+    assert (done.of, done.instead_of, done.verified) == (three[1], three[2], True)
+    assert newest(serving).name == str(done.version)
+    assert done.version > three[2]
+    assert is_whole(newest(serving))
+    assert (newest(serving) / "fingerprint.pb").read_bytes() == b"%060d" % 1
+    card = card_of(newest(serving))
+    assert (card["name"], card["version"]) == ("model 1", done.version)
+    assert card["rollback"] == {"of": three[1], "instead_of": three[2], "stands_for": three[2]}
+
+
+def test_second_rollback_goes_further_back_and_then_there_is_nothing(three, serving):
+    first, second = rollback(serving), rollback(serving)
+    assert (second.of, second.instead_of) == (three[0], first.version)
+    assert card_of(newest(serving))["rollback"]["stands_for"] == three[2]
+    with pytest.raises(UsageError, match=f"Nothing was in service before version {second.version}.*push.keep"):
+        rollback(serving)
+
+
+def test_rollback_after_a_new_publication_returns_to_what_it_replaced_and_not_to_what_was_rolled_back_from(
+    three, model, serving
+):
+    rollback(serving)
+    publish(model, serving, keep=5)
+    assert rollback(serving).of == three[1]
+    assert rollback(serving).of == three[0]
+
+
+def test_rollback_to_a_given_version_may_go_forward_again(three, serving):
+    assert rollback(serving, three[0]).of == three[0]
+    done = rollback(serving, three[2])
+    assert done.of == three[2]
+    assert rollback(serving).of == three[1]
+
+
+@pytest.mark.parametrize("to", ["unknown", "in service"])
+def test_rollback_to_no_other_version_lists_those_there_are(three, serving, to):
+    with pytest.raises(UsageError, match=", ".join(map(str, three))):
+        rollback(serving, {"unknown": 3, "in service": three[2]}[to])
+    assert versions(serving) == three
+
+
+def test_damaged_version_is_not_rolled_back_to_and_its_files_are_named(three, serving):
+    target = serving / str(three[1])
+    (target / "assets.extra" / "a.bin").write_bytes(b"z")
+    (target / "assets.extra" / "b.bin").unlink()
+    with pytest.raises(GraftError, match=r"a.bin is damaged, assets.extra/b.bin is missing; nothing was changed"):
+        rollback(serving)
+    assert versions(serving) == three
+    assert rollback(serving, three[0]).of == three[0]
+
+
+def test_file_that_was_not_published_is_not_copied_and_said(three, serving):
+    (serving / str(three[1]) / "notes.txt").write_text("mine")
+    assert rollback(serving).left_out == ["notes.txt"]
+    assert is_whole(newest(serving))
+    assert (serving / str(three[1]) / "notes.txt").is_file()
+
+
+def test_version_without_checksums_or_card_is_rolled_back_to_unverified(model, serving):
+    for name in ("5", "6"):
+        shutil.copytree(model, serving / name)
+    done = rollback(serving)
+    assert (done.of, done.instead_of, done.verified) == (5, 6, False)
+    assert is_whole(newest(serving))
+    assert card_of(newest(serving))["rollback"]["of"] == 5
+    (serving / "5" / "saved_model.pb").unlink()
+    with pytest.raises(GraftError, match="no SavedModel"):
+        rollback(serving, 5)
+
+
+@pytest.mark.parametrize(("event", "count"), [("shutil.copyfile", 1), ("shutil.copyfile", 6), ("os.rename", 1)])
+def test_kill_during_a_rollback_changes_nothing_and_the_next_one_cleans_up(three, serving, event, count):
+    code = KILLED.replace("import publish", "import rollback").replace(
+        "publish(Path(sys.argv[1]), Path(sys.argv[2]), keep=2)", "rollback(Path(sys.argv[2]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "", serving, event, str(count)], cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL
+    assert versions(serving) == three
+    (leftover,) = names(serving) - set(map(str, three))
+    assert not leftover.isdecimal()
+    assert rollback(serving).of == three[1]
+    assert names(serving) == set(map(str, versions(serving)))
+
+
+def test_model_that_was_rolled_back_from_is_known_again_until_something_else_is_published(three, model, serving):
+    def candidate(number):
+        (model / "fingerprint.pb").write_bytes(b"%060d" % number)
+        return taken_back(serving, versions(serving)[-1], model)
+
+    assert candidate(2) is None
+    rollback(serving)
+    assert (candidate(2), candidate(1), candidate(0), candidate(9)) == (three[2], None, None, None)
+    second = rollback(serving)
+    assert candidate(2) == three[2]
+    assert candidate(1) == second.instead_of
+    assert candidate(0) is None
+    rollback(serving, three[2])
+    assert candidate(2) is None
+    rollback(serving)
+    candidate(9)
+    publish(model, serving, keep=9)
+    assert candidate(2) is None

@@ -266,6 +266,47 @@ def test_model_that_was_taken_out_of_service_is_published_again_without_training
     assert not result.ran("Train")
 
 
+def versions(graft) -> list[int]:
+    return [int(path.name) for path in (graft.output / "serving").iterdir() if path.name.isdecimal()]
+
+
+def answers(graft, model: str) -> dict[str, dict]:
+    """What a model said of each test image in the newest evaluation, by key."""
+    folder = max(graft.output.glob("artifacts/GatedEvaluator/evaluation/*"), key=lambda path: int(path.name))
+    lines = [line for file in folder.glob("predictions/*.jsonl") for line in file.read_text().splitlines()]
+    return {row["key"]: row[model] for row in map(json.loads, lines)}
+
+
+def test_rollback_holds_until_something_changes_and_is_then_the_baseline(graft, images, published):
+    assert graft.run(images, *FAST).code == 0
+    first = max(versions(graft))
+    draw("circle", 950).save(images / "circle" / "circle-010.jpg", quality=90)
+    second = graft.run(images, *FAST).summary
+    assert (second["status"], second["gate"]["baseline_version"]) == ("published", first)
+    of_first, of_second = answers(graft, "baseline"), answers(graft, "candidate")
+    bad = max(versions(graft))
+
+    done = graft.command("rollback", graft.output / "serving")
+    assert done.code == 0, done.error
+    back = max(versions(graft))
+    assert done.out == f"Version {back} is in service: the model of version {first} instead of {bad}.\n"
+    unchanged = graft.run(images, *FAST)
+    assert unchanged.code == 0
+    assert "Load TFX" not in unchanged.out
+    assert f"{back}, by a rollback to the model of version {first} instead of version {bad}" in unchanged.out
+    assert max(versions(graft)) == back
+
+    draw("circle", 951).save(images / "circle" / "circle-011.jpg", quality=90)
+    third = graft.run(images, *FAST).summary
+    # G7: the comparison is with the model of the first version, not with the newest that a run had published.
+    assert third["gate"]["baseline_version"] == back
+    compared = answers(graft, "baseline")
+    both = compared.keys() & of_first.keys()
+    assert len(both) > 20
+    assert all(compared[key]["score"] == pytest.approx(of_first[key]["score"], abs=1e-5) for key in both)
+    assert any(compared[key]["score"] != pytest.approx(of_second[key]["score"], abs=1e-5) for key in both)
+
+
 def test_g6_shuffled_labels_are_refused_and_stay_refused(tmp_path, images):
     graft = Graft(tmp_path)
     shuffled = tmp_path / "images"

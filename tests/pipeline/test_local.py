@@ -2,8 +2,10 @@
 
 import pytest
 
+from components.errors import UsageError
 from components.publishing import newest
-from pipeline.local import _mark, _Memory
+from pipeline import config as configuration
+from pipeline.local import _mark, _Memory, run
 from pipeline.output import Output
 
 
@@ -61,3 +63,28 @@ def test_damaged_note_means_one_more_ingestion(output):
     (output.cache / "memory.json").write_text('{"splits": ')
     assert ingest(output, "inputs", "run-3") == "run-3"
     assert ingest(output, "inputs", "run-4") == "run-3"
+
+
+# ---- a place of its own to publish to -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("destination", "words"),
+    [
+        ("{tmp}/images/cat/serving", "lies inside the image folder"),
+        ("{tmp}/images/cat/1.jpg/serving", "lies inside the image folder"),
+        ("{tmp}/file/serving", r"push.destination: .*file/serving cannot be written"),
+        ("nowhere://bucket/serving", r"no file system for nowhere:// is installed"),
+        ("gs://bucket/[a]", "leave them out"),
+    ],
+)
+def test_destination_that_cannot_be_published_to_is_refused_before_anything_runs(tmp_path, destination, words):
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        (tmp_path / "images" / name / "1.jpg").write_bytes(b"x")
+    (tmp_path / "file").touch()
+    config = configuration.load(None, [f"push.destination={destination.format(tmp=tmp_path)}"])
+    with pytest.raises(UsageError, match=words):
+        run(config, [str(tmp_path / "images")], tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "images" / "cat").iterdir()) == ["1.jpg"]
+    assert not list((tmp_path / "out" / "artifacts").glob("*"))
