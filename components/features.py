@@ -26,3 +26,4 @@ OFFSET = "normalise/offset"
 # What the Trainer leaves besides the model.
 TRAINING_FILE = "training.json"
 TENSORBOARD_FOLDER = "tensorboard"
+CLASSIFIER_FILE = "classifier.keras"

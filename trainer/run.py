@@ -13,7 +13,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from components import progress
 from components.examples_schema import read_class_names
-from components.features import TENSORBOARD_FOLDER, TRAINING_FILE
+from components.features import CLASSIFIER_FILE, TENSORBOARD_FOLDER, TRAINING_FILE
 from trainer import dataset, export
 from trainer.dataset import Split
 from trainer.stored import Store
@@ -34,10 +34,10 @@ def run_fn(args: FnArgs) -> None:
     settings = args.custom_config
     class_names = read_class_names(args.schema_path)
     cache = settings["cache"]
-    with scratch_folder(cache) as scratch:
-        result, store = train(args, settings, class_names, scratch)
     folder = Path(args.model_run_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    with scratch_folder(cache) as scratch:
+        result, store = train(args, settings, class_names, scratch)
     (folder / TRAINING_FILE).write_text(json.dumps(result, indent=1))
     write_tensorboard(folder, result)
     if cache is not None:
@@ -86,6 +86,8 @@ def train(
     preprocessing = {"size": transform["image_size"], "mode": transform["resize"], "storage": transform["storage"]}
     degrees = result["calibration"]["temperature"]
     export.export(classifier, class_names, preprocessing, splits[0].constants, Path(args.serving_model_dir), degrees)
+    # Normalised pixels to probabilities before calibration: Keras' own layers and numbers, so that safe mode loads it.
+    classifier.save(Path(args.model_run_dir, CLASSIFIER_FILE))
     return result, training.store
 
 
