@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from components.conversion import FILES
 from components.errors import UsageError
 from components.splits import SplitRules
 from trainer.backbones import BACKBONES, BUNDLED, IDENTITY, block_count
@@ -181,6 +182,16 @@ class EvaluationConfig(Section):
 
 class PushConfig(Section):
     keep: Annotated[int, Field(ge=1)] = 5  # published versions that stay
+    # formats besides the SavedModel that are published with it, each checked against it on test images; onnx needs the
+    # extra of that name
+    formats: list[Literal[tuple(FILES)]] = ["keras"]
+    # share of the test images that a quantised format may get right less than the SavedModel, rounded up to an image
+    max_format_accuracy_drop: Share = 0.02
+
+    @field_validator("formats")
+    @classmethod
+    def _each_once(cls, formats: list[str]) -> list[str]:
+        return list(dict.fromkeys(formats))
 
 
 class RunnerConfig(Section):

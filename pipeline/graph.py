@@ -11,6 +11,7 @@ from tfx.proto import pusher_pb2, trainer_pb2
 
 from components.data_gate import DataGate
 from components.evaluation import GatedEvaluator
+from components.formats import ModelFormats
 from components.ingestion import ImageExampleGen
 from components.publishing import newest
 from components.pusher import AtomicPusher
@@ -33,6 +34,7 @@ STEPS = {
     "Transform": "Resize and normalise",
     "Trainer": "Train",
     "GatedEvaluator": "Evaluate",
+    "ModelFormats": "Convert",
     "AtomicPusher": "Publish",
 }
 
@@ -112,6 +114,18 @@ def create_pipeline(
         serving=serving,
         rules=config.evaluation.model_dump(mode="json"),
     )
+    # What was blessed in further formats, each compared with it; none where none is asked for.
+    formats = [
+        ModelFormats(
+            model=trainer.outputs["model"],
+            model_run=trainer.outputs["model_run"],
+            blessing=evaluator.outputs["blessing"],
+            transformed_examples=transform.outputs["transformed_examples"],
+            settings=format_settings(config),
+            code=source_digest("components.formats"),
+        )
+        for _ in config.push.formats[:1]
+    ]
     # Only what was blessed goes out, whole or not at all.
     pusher = AtomicPusher(
         model=trainer.outputs["model"],
@@ -121,7 +135,7 @@ def create_pipeline(
         ),
         custom_config={"keep": config.push.keep},
     )
-    steps = [example_gen, statistics, schema, validator, data_gate, transform, trainer, evaluator, pusher]
+    steps = [example_gen, statistics, schema, validator, data_gate, transform, trainer, evaluator, *formats, pusher]
     return Pipeline(pipeline_name=config.name, pipeline_root=root, components=steps, **options)
 
 
@@ -144,6 +158,16 @@ def transform_settings(config: Config) -> dict:
         "resize": config.transform.resize,
         "storage": config.transform.storage,
         "normalisation": asdict(own) if config.transform.normalisation == "backbone" else None,
+    }
+
+
+def format_settings(config: Config) -> dict:
+    """What ModelFormats reads of the configuration."""
+    return {
+        "formats": config.push.formats,
+        "max_accuracy_drop": config.push.max_format_accuracy_drop,
+        "image_size": config.image_size,
+        "storage": config.transform.storage,
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components import data_report
+from components.conversion import RESULT_FILE, read_result
 from components.errors import GraftError
 from components.features import TRAINING_FILE
 
@@ -58,6 +59,7 @@ def collect(run: "_Run", error: BaseException | None) -> dict[str, Any]:
             "baseline_reason": decision.get("baseline_reason"),
             "checks": decision.get("checks", []),
         },
+        "formats": _read(run, "ModelFormats", "formats", RESULT_FILE).get("formats", {}),
         "timings": run.timings,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "error": None if error is None else sentence(error, run),
@@ -107,7 +109,19 @@ def note(node_id: str, outputs: dict[str, Any]) -> str:
     if node_id == "DataGate":
         found = json.loads(Path(outputs["result"].uri, "anomalies.json").read_text())
         return "; ".join(f"{row['feature']}: {row['problem']}" for row in found)
+    if node_id == "ModelFormats":
+        found = read_result(Path(outputs["formats"].uri))
+        lines = [_format_note(name, row) for name, row in found["formats"].items()]
+        return "; ".join(lines) if found["blessed"] else "not converted, because the gate refused the model"
     return ""
+
+
+def _format_note(name: str, row: dict[str, Any]) -> str:
+    if "error" in row:
+        return f"{name}: {row['error']}"
+    size = f"{row['bytes'] / 1e6:.1f} MB"
+    difference = f"accuracy {row['accuracy_difference']:+.3f} on {row['examples']} images"
+    return f"{name}: {difference}, {size}" + ("" if row["passed"] else " (fails its check)")
 
 
 def _resumed(training: dict[str, Any]) -> list[tuple[str, int]]:
