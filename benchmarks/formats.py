@@ -60,7 +60,7 @@ def pillow_row(name: str, files: list[Path], labels: np.ndarray, model: Path) ->
 
     size = int(tf.saved_model.load(str(model)).image_size)
     exact = np.concatenate(
-        [pixels.prepare([path.read_bytes()], size=size, mode="stretch", storage="png") for path in files]
+        [pixels.prepare(tf.constant([path.read_bytes()]), size=size, mode="stretch", storage="png") for path in files]
     )
     theirs = np.stack([prepared_by_pillow(path, size) for path in files])
     apart = np.abs(exact.astype(int) - theirs)
@@ -102,8 +102,8 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="as for graft run")
     arguments = parser.parse_args()
     rows, pillow = [], []
-    print("| images | format | MB | ms | accuracy | difference | largest probability difference | passed |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| images | format | MB | ms | accuracy | difference | agreement | probabilities apart | passed |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, _, images, output in layouts(arguments.sets, 1):
         model, formats, seconds = run(images, output, arguments.set)
         classes = (model / "assets/labels.txt").read_text().splitlines()
@@ -118,9 +118,10 @@ def main() -> None:
             cells = [name, row["format"], f"{row['bytes'] / 1e6:.2f}", f"{row['milliseconds']:.2f}"]
             cells += [f"{row['accuracy']:.3f}"]
             if "examples" in row:
-                cells += [f"{row['accuracy_difference']:+.3f}", f"{row['max_probability_difference']:.1e}"]
+                cells += [f"{row['accuracy_difference']:+.3f}", f"{row['agreement']:.3f}"]
+                cells += [f"{row['max_probability_difference']:.1e}"]
             else:
-                cells += ["", ""]
+                cells += ["", "", ""]
             print("| " + " | ".join([*cells, "yes" if row["passed"] else "no"]) + " |", flush=True)
     print("\n| images | grey levels: mean | 99 % | most | accuracy | with Pillow | same answer | ModelFormats s |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")

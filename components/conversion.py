@@ -205,8 +205,9 @@ def check(name: str, answers: np.ndarray, expected: np.ndarray, labels: np.ndarr
 
     Returns:
       `examples`; `accuracy`, `saved_model_accuracy` and `accuracy_difference` (below 0: worse); `bound`, the largest
-      loss of accuracy that passes; `max_probability_difference` (None: something was no number) and `tolerance`, its
-      bound (None where quantised); `passed`.
+      loss of accuracy that passes; `agreement`, the share of images that both call the same, right or wrong;
+      `max_probability_difference` (None: something was no number) and `tolerance`, its bound (None where quantised);
+      `passed`.
     """
     if answers.shape != expected.shape:
         raise ValueError(f"it gives {answers.shape[1:]} numbers an image and the SavedModel {expected.shape[1:]}")
@@ -224,6 +225,7 @@ def check(name: str, answers: np.ndarray, expected: np.ndarray, labels: np.ndarr
         "saved_model_accuracy": before / count,
         "accuracy_difference": (hits - before) / count,
         "bound": allowed / count,
+        "agreement": float((answers.argmax(axis=1) == expected.argmax(axis=1)).mean()),
         "max_probability_difference": difference if math.isfinite(difference) else None,
         "tolerance": tolerance,
         "passed": close and before - hits <= allowed,

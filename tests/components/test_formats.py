@@ -119,6 +119,16 @@ def test_g16_format_with_its_classes_in_another_order_is_found_out(name, swapped
     assert found["accuracy_difference"] < -0.3
 
 
+@pytest.mark.parametrize("name", ["tflite", "tflite_int8"])
+def test_tflite_takes_batches_of_any_size(name, model, tested, tmp_path):
+    convert(name, model.folder, model.keras, draw(30, 1)[0], tmp_path / "model.tflite")
+    one_by_one = predictor(name, tmp_path / "model.tflite", CONSTANTS, 1.0)(tested.pixels[:7])
+    runner = tf.lite.Interpreter(str(tmp_path / "model.tflite")).get_signature_runner("serving_pixels")
+    for count in (1, 7, 3):
+        together = runner(pixels=tested.pixels[:count])["probabilities"]
+        np.testing.assert_allclose(together, one_by_one[:count], atol=1e-6)
+
+
 def test_quantised_weights_are_integers_of_8_bits(model, tmp_path):
     convert("tflite_int8", model.folder, model.keras, draw(30, 1)[0], tmp_path / "model.tflite")
     interpreter = tf.lite.Interpreter(str(tmp_path / "model.tflite"))
