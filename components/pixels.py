@@ -7,6 +7,7 @@ so that what Transform stores and what the exported model computes from raw byte
 import functools
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from components import exif
@@ -184,3 +185,20 @@ def normalise(
     elif order is None or order.tolist() != [0, 1, 2]:
         values = tf.gather(values, tf.cast(channel_order, tf.int32), axis=-1)
     return values * tf.cast(scale, tf.float32) + tf.cast(offset, tf.float32)
+
+
+def denormalise(values: np.ndarray, channel_order: np.ndarray, scale: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """The pixels that `normalise` was given.
+
+    Args:
+      values: float32 [..., 3], of uint8 pixels.
+      channel_order: as for `normalise`.
+      scale: as for `normalise`, not 0.
+      offset: as for `normalise`.
+
+    Returns:
+      uint8 [..., 3], RGB.
+    """
+    restored = np.empty(values.shape, np.uint8)
+    restored[..., channel_order] = np.rint((values.astype(np.float64) - offset) / scale)
+    return restored

@@ -14,24 +14,17 @@ from tfx.types import artifact_utils, standard_artifacts, standard_component_spe
 from tfx.types.component_spec import ChannelParameter
 from tfx.utils import json_utils, proto_utils
 
-from components import checksums, model_card
+from components import conversion, model_card, serving_check
 from components.data_report import CATALOG_FILE
 from components.features import TRAINING_FILE
+from components.formats import FormatFiles
 from components.ingestion import ImageCatalog
 from components.publishing import publish, taken_back
 from components.source import LIBRARIES
 
 DECISION_FILE = "decision.json"
-SERVING_CHECK_FILE = "serving_check.json"
-FORMATS_FILE = "formats.json"
 # Custom property of the pushed model: why a model that was blessed was not pushed.
 REFUSAL = "refusal"
-
-
-class ModelFormats(types.Artifact):
-    """The model in other formats, each a file that goes beside it, and `formats.json`, what is known of them."""
-
-    TYPE_NAME = "ModelFormats"
 
 
 class Executor(executor.Executor):
@@ -74,8 +67,8 @@ class Executor(executor.Executor):
             catalog=read_json(input_dict, "catalog", CATALOG_FILE),
             training=read_json(input_dict, "model_run", TRAINING_FILE),
             decision=decision,
-            serving_check=read_json(input_dict, standard_component_specs.INFRA_BLESSING_KEY, SERVING_CHECK_FILE),
-            formats=read_json(input_dict, "formats", FORMATS_FILE),
+            serving_check=read_json(input_dict, standard_component_specs.INFRA_BLESSING_KEY, serving_check.RESULT_FILE),
+            formats=(read_json(input_dict, "formats", conversion.RESULT_FILE) or {}).get("formats"),
         )
 
 
@@ -91,8 +84,7 @@ def formats_of(input_dict) -> dict[str, Path]:
     """The files of `formats`, by name in the version."""
     if not input_dict.get("formats"):
         return {}
-    files = checksums.files_of(Path(artifact_utils.get_single_uri(input_dict["formats"])))
-    return {name: path for name, path in files.items() if name != FORMATS_FILE}
+    return conversion.passed_files(Path(artifact_utils.get_single_uri(input_dict["formats"])))
 
 
 class AtomicPusherSpec(standard_component_specs.PusherSpec):
@@ -100,7 +92,7 @@ class AtomicPusherSpec(standard_component_specs.PusherSpec):
         "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation),
         "model_run": ChannelParameter(type=standard_artifacts.ModelRun),
         "catalog": ChannelParameter(type=ImageCatalog),
-        "formats": ChannelParameter(type=ModelFormats, optional=True),
+        "formats": ChannelParameter(type=FormatFiles, optional=True),
     }
 
 

@@ -16,8 +16,9 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec
 from tfx.utils import io_utils, path_utils
 
-from components import features
+from components import conversion, features
 from components.examples_schema import SCHEMA_FILE, read_class_names
+from components.formats import FormatFiles
 from components.predictions import CANDIDATE, read_predictions
 from components.serving_check import RESULT_FILE, TOLERANCE, TOLERANCE_ACROSS_DEVICES, Result, Sent, check
 
@@ -39,7 +40,12 @@ class Executor(base_executor.BaseExecutor):
         class_names = read_class_names(str(Path(inputs["schema"].uri, SCHEMA_FILE)))
         model = path_utils.serving_model_path(inputs["model"].uri, path_utils.is_old_model_artifact(inputs["model"]))
         evaluated = TOLERANCE_ACROSS_DEVICES if tf.config.list_physical_devices("GPU") else TOLERANCE
-        bless(blessing, check(Path(model), _images(inputs), class_names, evaluated))
+        result = check(Path(model), _images(inputs), class_names, evaluated)
+        # Who asked for a format relies on it: without it nothing goes out.
+        formats = conversion.read_result(Path(inputs["formats"].uri))["formats"]
+        result.checks += conversion.gate_checks(formats)
+        result.problem = result.problem or conversion.problem(formats)
+        bless(blessing, result)
 
 
 def _images(inputs: dict[str, types.Artifact]) -> list[Sent]:
@@ -98,6 +104,7 @@ class ServingCheckSpec(ComponentSpec):
         "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation),
         "examples": ChannelParameter(type=standard_artifacts.Examples),
         "schema": ChannelParameter(type=standard_artifacts.Schema),
+        "formats": ChannelParameter(type=FormatFiles),
     }
     OUTPUTS = {"infra_blessing": ChannelParameter(type=standard_artifacts.InfraBlessing)}
 
@@ -114,12 +121,13 @@ class ServingCheck(base_component.BaseComponent):
       evaluation: of the gate; what the evaluation says of the test images.
       examples: raw examples.
       schema: of the examples; holds the class names by id.
+      formats: of ModelFormats; one that does not answer as the model does holds it back.
     """
 
     SPEC_CLASS = ServingCheckSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
-    def __init__(self, model, model_run, model_blessing, evaluation, examples, schema):
+    def __init__(self, model, model_run, model_blessing, evaluation, examples, schema, formats):
         spec = ServingCheckSpec(
             model=model,
             model_run=model_run,
@@ -127,6 +135,7 @@ class ServingCheck(base_component.BaseComponent):
             evaluation=evaluation,
             examples=examples,
             schema=schema,
+            formats=formats,
             infra_blessing=types.Channel(type=standard_artifacts.InfraBlessing),
         )
         super().__init__(spec=spec)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import track
 
 from components import data_report, parallel
+from components.conversion import require_packages
 from components.errors import DataRefused, printable
 from components.image_files import ImageFile
 from components.inspection import inspect_file
@@ -36,10 +37,11 @@ def check(config: Config, images: list[str], as_json: bool = False, output: Path
       output: the folder of the run that is meant: images keep the splits that runs there remember.
 
     Raises:
-      UsageError: the images or the weights cannot be had, what was remembered is damaged, or fine-tuning would begin
-        where the backbone has nothing to train.
+      UsageError: the images or the weights cannot be had, what was remembered is damaged, fine-tuning would begin
+        where the backbone has nothing to train, or a format needs a package that is not installed.
       DataRefused: as the run would refuse the data.
     """
+    require_packages(config.push.formats)
     rules = config.split_rules
     remembered = read_remembered(output / "schema" / SPLITS_FILE, rules) if output else {}
     sources = resolve(images, config.data.spans)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from components.conversion import FILES
 from components.errors import UsageError
 from components.gate import COMPARABLE
 from components.slices import SLICERS
@@ -213,6 +214,16 @@ class PushConfig(Section):
     # folder or URI, such as gs://bucket/serving, that versions are published to; null: serving/ in the output folder
     destination: Annotated[str, Field(min_length=1)] | None = None
     license: str | None = None  # of the model, for its card: an SPDX identifier such as CC-BY-4.0, or text
+    # formats besides the SavedModel that are published with it, each checked against it on test images; onnx needs the
+    # extra of that name
+    formats: list[Literal[tuple(FILES)]] = ["keras"]
+    # share of the test images that a quantised format may get right less than the SavedModel, rounded up to an image
+    max_format_accuracy_drop: Share = 0.02
+
+    @field_validator("formats")
+    @classmethod
+    def _each_once(cls, formats: list[str]) -> list[str]:
+        return list(dict.fromkeys(formats))
 
 
 class RunnerConfig(Section):

@@ -12,6 +12,7 @@ from tfx.proto import trainer_pb2
 
 from components.data_gate import DataGate
 from components.evaluation import GatedEvaluator
+from components.formats import ModelFormats
 from components.ingestion import ImageExampleGen
 from components.publishing import local_copy, newest
 from components.pusher import AtomicPusher
@@ -35,6 +36,7 @@ STEPS = {
     "Transform": "Resize and normalise",
     "Trainer": "Train",
     "GatedEvaluator": "Evaluate",
+    "ModelFormats": "Convert",
     "ServingCheck": "Check the served model",
     "AtomicPusher": "Publish",
 }
@@ -115,6 +117,15 @@ def create_pipeline(
         serving=serving,
         rules=config.evaluation.model_dump(mode="json"),
     )
+    # What was blessed in further formats, each compared with it.
+    formats = ModelFormats(
+        model=trainer.outputs["model"],
+        model_run=trainer.outputs["model_run"],
+        blessing=evaluator.outputs["blessing"],
+        transformed_examples=transform.outputs["transformed_examples"],
+        settings=format_settings(config),
+        code=source_digest("components.formats"),
+    )
     # What would be published answers in a process of its own as it did here.
     serving_check = ServingCheck(
         model=trainer.outputs["model"],
@@ -123,6 +134,7 @@ def create_pipeline(
         evaluation=evaluator.outputs["evaluation"],
         examples=example_gen.outputs["examples"],
         schema=example_gen.outputs["schema"],
+        formats=formats.outputs["formats"],
     )
     # Only what was blessed twice goes out, whole or not at all.
     pusher = AtomicPusher(
@@ -135,9 +147,10 @@ def create_pipeline(
         serving=serving,
         keep=config.push.keep,
         about=about(config, digest),
+        formats=formats.outputs["formats"],
     )
     prepare = [example_gen, statistics, schema, validator, data_gate, transform]
-    steps = [*prepare, trainer, evaluator, serving_check, pusher]
+    steps = [*prepare, trainer, evaluator, formats, serving_check, pusher]
     return Pipeline(pipeline_name=config.name, pipeline_root=root, components=steps, **options)
 
 
@@ -184,6 +197,16 @@ def in_service(config: Config, serving: str, cache: str | None) -> Path | None:
     if config.training.start_from != "in_service":
         return None
     return newest(local_copy(serving, Path(cache or tempfile.mkdtemp(), "in_service")))
+
+
+def format_settings(config: Config) -> dict:
+    """What ModelFormats reads of the configuration."""
+    return {
+        "formats": config.push.formats,
+        "max_accuracy_drop": config.push.max_format_accuracy_drop,
+        "image_size": config.image_size,
+        "storage": config.transform.storage,
+    }
 
 
 def training_settings(config: Config, in_service: Path | None, cache: str | None) -> dict:

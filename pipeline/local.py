@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from components import data_report, model_card, progress
+from components.conversion import require_packages
 from components.errors import GraftError, UsageError
 from components.features import TENSORBOARD_FOLDER, TRAINING_FILE
 from components.files import read_json_lines, write_json_lines, write_whole
@@ -54,6 +55,7 @@ def run(config: Config, images: list[str], output_folder: Path) -> dict[str, Any
       GraftError: nothing was started, for a reason that the person can mend.
     """
     began = time.time()
+    require_packages(config.push.formats)
     with _opened(config, images, output_folder) as (output, sources, digest, steps):
         if config.push.destination is not None:
             open_serving(output.serving_place(config.push.destination)).prepare()

@@ -7,10 +7,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components import data_report
+from components import conversion, data_report, serving_check
 from components.errors import GraftError, printable
 from components.features import TRAINING_FILE
-from components.serving_check import read_result
 from components.storage import is_uri
 
 if TYPE_CHECKING:
@@ -66,6 +65,7 @@ def collect(run: "_Run", error: BaseException | None) -> dict[str, Any]:
             "checks": decision.get("checks", []) + served.get("checks", []),
         },
         "serving": {name: served.get(name) for name in ("problem", "latency_ms", "load_seconds", "images", "odd")},
+        "formats": _read(run, "ModelFormats", "formats", conversion.RESULT_FILE).get("formats", {}),
         "timings": run.timings,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "error": None if error is None else sentence(error, run),
@@ -80,7 +80,7 @@ def _read(run: "_Run", node: str, key: str, name: str) -> dict[str, Any]:
 def _served(run: "_Run") -> dict[str, Any]:
     """What the serving check found; empty where nothing was asked."""
     blessing = run.artifacts.get("ServingCheck", {}).get("infra_blessing")
-    return read_result(Path(blessing.uri)) if blessing else {}
+    return serving_check.read_result(Path(blessing.uri)) if blessing else {}
 
 
 def _phase(phase: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -119,14 +119,26 @@ def note(node_id: str, outputs: dict[str, Any]) -> str:
         decision = json.loads(Path(outputs["evaluation"].uri, "decision.json").read_text())
         return f"test accuracy {decision['metrics']['accuracy']:.3f}, {'passed' if decision['blessed'] else 'refused'}"
     if node_id == "ServingCheck":
-        found = read_result(Path(outputs["infra_blessing"].uri))
+        found = serving_check.read_result(Path(outputs["infra_blessing"].uri))
         if not found:
             return "nothing to be published"
         return found["problem"] or f"{found['latency_ms']['median']:.0f} ms an image"
     if node_id == "DataGate":
         found = json.loads(Path(outputs["result"].uri, "anomalies.json").read_text())
         return "; ".join(f"{row['feature']}: {row['problem']}" for row in found)
+    if node_id == "ModelFormats":
+        found = conversion.read_result(Path(outputs["formats"].uri))
+        lines = [_format_note(name, row) for name, row in found["formats"].items()]
+        return "; ".join(lines) if found["blessed"] else "not converted, because the gate refused the model"
     return ""
+
+
+def _format_note(name: str, row: dict[str, Any]) -> str:
+    if "error" in row:
+        return f"{name}: {row['error']}"
+    size = f"{row['bytes'] / 1e6:.1f} MB"
+    difference = f"accuracy {row['accuracy_difference']:+.3f} on {row['examples']} images"
+    return f"{name}: {difference}, {size}" + ("" if row["passed"] else " (fails its check)")
 
 
 def _resumed(training: dict[str, Any]) -> list[tuple[str, int]]:

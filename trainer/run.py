@@ -15,7 +15,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from components import progress
 from components.examples_schema import read_class_names
-from components.features import ANSWERS_FILE, TENSORBOARD_FOLDER, TRAINING_FILE
+from components.features import ANSWERS_FILE, CLASSIFIER_FILE, TENSORBOARD_FOLDER, TRAINING_FILE
 from trainer import calibration, dataset, export, warmup
 from trainer.dataset import Split
 from trainer.stored import Store
@@ -93,6 +93,8 @@ def train(
     warmup.write(exported, transform["image_size"])
     answers = sample_answers(classifier, splits[1], degrees)
     Path(args.model_run_dir, ANSWERS_FILE).write_text(json.dumps(answers))
+    # Normalised pixels to probabilities before calibration: Keras' own layers and numbers, so that safe mode loads it.
+    classifier.save(Path(args.model_run_dir, CLASSIFIER_FILE))
     return result, training.store
 
 

@@ -63,13 +63,15 @@ class Training:
             return self._run()
 
     def classifier(self) -> keras.Model:
-        """What was trained, from normalised pixels to probabilities, in float32."""
+        """What was trained, from normalised pixels to probabilities, in float32 and not compiled."""
         model, pooled = self.model, self.pooled
         if self.training["precision"] != "float32":
             # Precision is a property of the layers.
             backbone = backbones.copy(self.backbone, model["backbone"], model["alpha"], self.transform["image_size"])
             pooled = network.pooled(backbone, model["head"]["pooling"])
-        return network.joined(pooled, self.head)
+        # The same layers as another model: what this one was compiled with would go into a saved file, an optimizer
+        # twice its size and a loss of ours that keeps others from loading it.
+        return network.joined(pooled, keras.Model(self.head.input, self.head.output, name=self.head.name))
 
     def _run(self) -> dict[str, Any]:
         began = time.monotonic()

@@ -9,9 +9,10 @@ from tfx.types import standard_artifacts
 from tfx.utils import json_utils, proto_utils
 
 from components.errors import GraftError
+from components.formats import FormatFiles
 from components.ingestion import ImageCatalog
 from components.publishing import newest, rollback, versions
-from components.pusher import Executor, ModelFormats
+from components.pusher import Executor
 
 
 def artifact(kind, folder, files=()):
@@ -70,10 +71,11 @@ def test_version_holds_the_model_its_card_and_the_other_formats(tmp_path, servin
         standard_artifacts.InfraBlessing, tmp_path / "check", {"serving_check.json": {"latency_ms": 3}, "log": "x"}
     )
     checked.set_int_custom_property("blessed", 1)
-    formats = {"model.tflite": "tflite", "formats.json": {"model.tflite": {"difference": 0}}}
+    rows = {"tflite": {"file": "model.tflite", "passed": True}, "onnx": {"file": "model.onnx", "passed": False}}
+    formats = {"model.tflite": "tflite", "formats.json": {"blessed": True, "formats": rows}}
     push.inputs |= {
         "infra_blessing": [checked],
-        "formats": [artifact(ModelFormats, tmp_path / "formats", formats)],
+        "formats": [artifact(FormatFiles, tmp_path / "formats", formats)],
     }
     pushed = push.go()
     version = newest(serving)
@@ -93,7 +95,7 @@ def test_version_holds_the_model_its_card_and_the_other_formats(tmp_path, servin
         {"accuracy": 0.9},
         {"latency_ms": 3},
     )
-    assert card["formats"] == {"model.tflite": {"difference": 0}}
+    assert card["formats"] == rows
     assert card["versions"]["keras"]
 
 
