@@ -16,8 +16,7 @@ from pipeline.serving.follower import Follower
 from pipeline.serving.version import Loaded
 
 STOP_SECONDS = 60  # that requests get to finish in
-# On two cores, one more thread decodes while another runs the network; a third gains nothing.
-MODEL_THREADS = 2
+MODEL_THREADS = 2  # one for the batches, one for the other signatures
 
 
 def serve(folder: Path, name: str, host: str, port: int, max_request_mib: int) -> None:
@@ -34,7 +33,9 @@ def serve(folder: Path, name: str, host: str, port: int, max_request_mib: int) -
       UsageError: there is no model, the name cannot be part of a path, or the port cannot be had.
     """
     if not name or set(name) & set("/:") or printable(name) != name:
-        raise UsageError(f"--name is part of the address, and must have no '/' and no ':'. Received: {printable(name)!r}.")
+        raise UsageError(
+            f"--name is part of the address, and must have no '/' and no ':'. Received: {printable(name)!r}."
+        )
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder}; give a serving folder, such as OUTPUT/serving.")
     # Before the model is loaded: that takes seconds, a port that is taken shows at once.
@@ -51,7 +52,7 @@ def serve(folder: Path, name: str, host: str, port: int, max_request_mib: int) -
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    """A bound socket.
+    """A bound socket; it does not listen yet, so that whoever connects early is told so.
 
     Raises:
       UsageError: host and port cannot be had.
@@ -61,8 +62,6 @@ def _listening(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        # On Linux an address that another program listens on can be bound, and is refused here.
-        listener.listen(socket.SOMAXCONN)
         return listener
     except OSError as error:
         hint = "; give another --port" if isinstance(error.errno, int) and error.errno > 0 else ""
@@ -86,7 +85,8 @@ async def _serve(
         app = Application(follower, readers, max_bytes, host, say).build()
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
         await runner.setup()
-        await web.SockSite(runner, listener).start()
+        site = web.SockSite(runner, listener)
+        await site.start()
         _say_where(follower, loaded, listener, say)
         following = asyncio.create_task(follower.follow(models))
         await stopped.wait()
@@ -95,6 +95,9 @@ async def _serve(
             loop.remove_signal_handler(number)
         say("Stopping: requests that wait are answered first.")
         following.cancel()
+        await site.stop()
+        # What had arrived, but was not read yet, is read now: cleaning up closes connections that look idle.
+        await asyncio.sleep(0.1)
         await runner.cleanup()
 
 

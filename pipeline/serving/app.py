@@ -101,7 +101,11 @@ class Application:
     # ---- the page ---------------------------------------------------------------------------------------------------
 
     async def _show_page(self, _: web.Request) -> web.Response:
-        headers = {"Content-Security-Policy": self._policy, "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
+        headers = {
+            "Content-Security-Policy": self._policy,
+            "Referrer-Policy": "no-referrer",
+            "Cache-Control": "no-cache",
+        }
         return web.Response(body=self._page, content_type="text/html", charset="utf-8", headers=headers)
 
     async def _about(self, _: web.Request) -> web.Response:
@@ -209,10 +213,12 @@ def _is_loopback(host: str) -> bool:
 
 
 def _page() -> tuple[bytes, str]:
-    """The page, and the policy that lets exactly its own script and style run, and lets it talk to this server alone."""
+    """The page, and the policy that lets no script and style but its own run, and lets it talk to this server only."""
     page = resources.files("pipeline.serving").joinpath("page.html").read_bytes()
     hashes = {
-        tag: base64.b64encode(hashlib.sha256(re.search(rb"<%s>(.*?)</%s>" % (tag, tag), page, re.S)[1]).digest()).decode()
+        tag: base64.b64encode(
+            hashlib.sha256(re.search(rb"<%s>(.*?)</%s>" % (tag, tag), page, re.S)[1]).digest()
+        ).decode()
         for tag in (b"script", b"style")
     }
     policy = (

@@ -11,7 +11,8 @@ from components.inspection import MAX_PIXELS
 from pipeline.serving.images import UNREADABLE, BadImage, Image
 
 MAX_BATCH = 32  # images
-WAIT = 0.002  # seconds that the first image of a batch waits for others
+# Seconds that the first image of a batch waits for others. Under load they come while the batch before is computed.
+WAIT = 0.001
 
 Row = dict[str, np.ndarray]  # outputs by name, for a batch of one image
 

@@ -133,10 +133,7 @@ def tensor(value: Any, spec: Spec, where: str) -> np.ndarray:
     Raises:
       Refusal: it has another type or shape.
     """
-    if spec.dtype == object:
-        array = _strings(value, where)
-    else:
-        array = _numbers(value, spec.dtype, where)
+    array = _strings(value, where) if spec.dtype == object else _numbers(value, spec.dtype, where)
     if spec.shape is not None and not _fits(array.shape, spec.shape):
         wanted = ", ".join("any" if size is None else str(size) for size in spec.shape)
         raise Refusal(400, f"'{where}' must have the shape [{wanted}]. Received: {list(array.shape)}.")

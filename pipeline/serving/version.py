@@ -22,9 +22,7 @@ IMAGE_INPUTS = {
     ("serving_examples", "examples"): (images.prepared_example, images.converted_example),
 }
 # A white pixel, for the call that pays for everything that TensorFlow does once.
-PIXEL = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
-)
+PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC")
 
 
 @dataclass(frozen=True)
