@@ -219,8 +219,8 @@ class Header:
       format: `jpeg`, `png`, `gif`, `bmp` or `webp`.
       width: pixels, as stored.
       height: pixels, as stored.
-      unpacked: pixels that TensorFlow would unpack to decode it, all frames of an animation; 0 where the header does not
-        say, which TensorFlow must then not be given.
+      unpacked: pixels that TensorFlow would unpack to decode it, all frames of an animation; 0 where the header does
+        not say: TensorFlow must not be given that.
     """
 
     format: str

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 from components.errors import UsageError, printable
 from pipeline.console import noise_to
@@ -47,8 +49,19 @@ def serve(folder: Path, name: str, host: str, port: int, max_request_mib: int) -
 
         follower = Follower(folder, name, say)
         say(f"Loading the model in {folder} ...")
-        loaded = follower.load_first()
+        loaded = _loaded(follower)
         asyncio.run(_serve(follower, loaded, listener, host, max_request_mib * 2**20, say))
+
+
+def _loaded(follower: Follower) -> Loaded:
+    follower.check()
+    import tensorflow  # noqa: F401
+
+    # A collection is due after each version that is unloaded. Without what TensorFlow's modules hold, it keeps the
+    # server from answering for 0.13 s instead of 0.38 s.
+    gc.collect()
+    gc.freeze()
+    return follower.load_first()
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -106,4 +119,4 @@ def _say_where(follower: Follower, loaded: Loaded, listener: socket.socket, say:
     url = f"http://{f'[{address}]' if ':' in address else address}:{port}"
     follows = "" if follower.fixed else "; newer versions are taken up as they are published"
     say(f"Version {loaded.number} of {len(loaded.classes)} classes is in service{follows}.")
-    say(f"Page: {url}/   REST: {url}/v1/models/{follower.name}:predict")
+    say(f"Page: {url}/   REST: {url}/v1/models/{quote(follower.name)}:predict")

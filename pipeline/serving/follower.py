@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import gc
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -43,29 +44,38 @@ class Follower:
         self.states: dict[int, State] = {}
         self._folder, self._say = folder, say
         self._current: Version | None = None
-        self._failed: tuple[int, float] | None = None
+        self._failed: dict[int, float] = {}  # when each version was last tried in vain
         self._retiring: set[asyncio.Task] = set()
 
-    def load_first(self) -> Loaded:
-        """Loads the newest version that can be loaded.
+    def check(self) -> None:
+        """Looks whether anything was published.
 
         Raises:
-          UsageError: there is none.
+          UsageError: nothing was.
+        """
+        if not self.fixed and newest(self._folder) is None:
+            raise UsageError(
+                f"There is no model in {self._folder} yet; give the serving folder of a run that published one, such "
+                "as OUTPUT/serving."
+            )
+
+    def load_first(self) -> Loaded:
+        """Loads the newest version that can be loaded, so that a broken one does not keep a restarted server down.
+
+        Raises:
+          UsageError: none can be.
         """
         if self.fixed:
             name = self._folder.resolve().name
             return load(self._folder, int(name) if name.isascii() and name.isdecimal() else 1)
-        first_error: UsageError | None = None
+        of_newest: UsageError | None = None
         for number in reversed(versions(self._folder)):
             try:
                 return load(self._folder / str(number), number)
             except UsageError as error:
                 self._refuse(number, error)
-                first_error = first_error or error
-        raise first_error or UsageError(
-            f"There is no model in {self._folder} yet; give the serving folder of a run that published one, such as "
-            "OUTPUT/serving."
-        )
+                of_newest = of_newest or error
+        raise of_newest
 
     def put_in_service(self, loaded: Loaded, executor: Executor) -> None:
         """Swaps; requests that wait for the version until now get their answers from it."""
@@ -103,7 +113,7 @@ class Follower:
     def _is_due(self, number: int) -> bool:
         if number == self._current.loaded.number:
             return False
-        return self._failed is None or self._failed[0] != number or time.monotonic() - self._failed[1] > RETRY
+        return time.monotonic() - self._failed.get(number, -math.inf) > RETRY
 
     async def _change_to(self, folder: Path, executor: Executor) -> None:
         number, began = int(folder.name), time.monotonic()
@@ -114,13 +124,13 @@ class Follower:
             self._refuse(number, error)
             self._say(f"Version {self._current.loaded.number} stays in service.")
             return
-        self._failed = None
+        self._failed.pop(number, None)
         self.put_in_service(loaded, executor)
         self._say(f"Version {number} is in service (loaded in {time.monotonic() - began:.1f} s).")
 
     def _refuse(self, number: int, error: UsageError) -> None:
         self._set(number, State("END", str(error)))
-        self._failed = number, time.monotonic()
+        self._failed[number] = time.monotonic()
         self._say(f"Version {number} is not served: {error}")
 
     async def _retire(self, old: Version) -> None:
