@@ -94,19 +94,20 @@ def inspect(data: bytes, name: str, max_pixels: int) -> Inspected:
     found = Inspected(None, sha256=sha256, bytes=len(data))
     if not data:
         return replace(found, reason="empty file")
-    try:
-        header = read_header(data)
-    except (struct.error, IndexError):
-        header = None
+    header = checked_header(data)
     if header:
-        kind, width, height = header
-        found = replace(found, format=kind, width=width, height=height, mismatched=_mismatched(kind, name))
-        if width * height > max_pixels:
-            return replace(found, reason=f"too large: {width}x{height} pixels")
+        found = replace(
+            found,
+            format=header.format,
+            width=header.width,
+            height=header.height,
+            mismatched=_mismatched(header.format, name),
+        )
+        if header.width * header.height > max_pixels:
+            return replace(found, reason=f"too large: {header.width}x{header.height} pixels")
         # TensorFlow unpacks every frame of an animation to get at the first; Pillow stops there.
-        animation = sum(w * h for w, h in _gif_frames(data)) if kind == "gif" else 0
-        if width and height and animation <= max_pixels:
-            decoded = _decode(data, kind)
+        if 0 < header.unpacked <= max_pixels:
+            decoded = _decode(data, header.format)
             if decoded:
                 channels, brightness = decoded
                 return replace(found, channels=channels, brightness=brightness)
@@ -208,6 +209,39 @@ def _saved(image) -> bytes:
 
 
 # ---- headers --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the first bytes of a file say that TensorFlow decodes.
+
+    Attributes:
+      format: `jpeg`, `png`, `gif`, `bmp` or `webp`.
+      width: pixels, as stored.
+      height: pixels, as stored.
+      unpacked: pixels that TensorFlow would unpack to decode it, all frames of an animation; 0 where the header does
+        not say: TensorFlow must not be given that.
+    """
+
+    format: str
+    width: int
+    height: int
+    unpacked: int
+
+
+def checked_header(data: bytes) -> Header | None:
+    """`read_header` of what may be cut off, with what decoding would cost; None where TensorFlow reads no such file."""
+    try:
+        header = read_header(data)
+    except (struct.error, IndexError):
+        return None
+    if header is None:
+        return None
+    kind, width, height = header
+    unpacked = width * height
+    if kind == "gif" and unpacked:
+        unpacked = max(unpacked, sum(w * h for w, h in _gif_frames(data)))
+    return Header(kind, width, height, unpacked)
 
 
 def read_header(data: bytes) -> tuple[str, int, int] | None:

@@ -213,6 +213,33 @@ def rollback(serving: str, to: int | None) -> None:
     run_rollback(serving, to)
 
 
+@graft.command(epilog=EXIT_CODES)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--name", default="model", show_default=True, metavar="NAME", help="The model's name in the API's paths.")
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="HOST", help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8501, show_default=True, metavar="PORT", help="0 for any free one."
+)
+@click.option(
+    "--max-request",
+    "max_request_mib",
+    type=click.IntRange(1, 1024),
+    default=32,
+    show_default=True,
+    metavar="MIB",
+    help="Size of the largest request; eight times as much is held in memory at most.",
+)
+def serve(model: Path, name: str, host: str, port: int, max_request_mib: int) -> None:
+    """Answer TensorFlow Serving's REST API with MODEL, and show a page to try it on.
+
+    MODEL is a serving folder such as OUTPUT/serving, whose new versions are taken up as they are published, or one
+    version folder in it. SIGTERM or Ctrl-C ends it when the requests that wait are answered.
+    """
+    from pipeline.serve import serve as run_server
+
+    run_server(model, name, host, port, max_request_mib)
+
+
 def main() -> None:
     """Runs the command; an error is one sentence and its exit code, never a traceback."""
     for stream in (sys.stdout, sys.stderr):
