@@ -104,7 +104,7 @@ def inspect(data: bytes, name: str, max_pixels: int) -> Inspected:
         if width * height > max_pixels:
             return replace(found, reason=f"too large: {width}x{height} pixels")
         # TensorFlow unpacks every frame of an animation to get at the first; Pillow stops there.
-        animation = sum(w * h for w, h in _gif_frames(data)) if kind == "gif" else 0
+        animation = gif_pixels(data) if kind == "gif" else 0
         if width and height and animation <= max_pixels:
             decoded = _decode(data, kind)
             if decoded:
@@ -256,6 +256,11 @@ def _gif_header(data: bytes) -> tuple[str, int, int]:
     """The screen, or the largest frame where that is larger: the decoder allocates what each frame claims."""
     sizes = [struct.unpack("<HH", data[6:10]), *_gif_frames(data)]
     return "gif", max(width for width, _ in sizes), max(height for _, height in sizes)
+
+
+def gif_pixels(data: bytes) -> int:
+    """Pixels of all frames together."""
+    return sum(width * height for width, height in _gif_frames(data))
 
 
 def _gif_frames(data: bytes) -> Iterator[tuple[int, int]]:
