@@ -115,10 +115,11 @@ class Chunks:
 
 
 def _copy_model(version: Path, to: Path) -> None:
-    to.mkdir()
-    for name in MODEL_PARTS:
-        source = version / name
-        if source.is_dir():
-            shutil.copytree(source, to / name, copy_function=shutil.copyfile)
-        elif source.exists() or name == MODEL_PARTS[0]:
-            shutil.copyfile(source, to / name)
+    """Raises `FileNotFoundError` where the version is gone before all of it was copied."""
+    found = [path for name in MODEL_PARTS for path in (version / name, *(version / name).rglob("*")) if path.is_file()]
+    for path in found:
+        copy = to / path.relative_to(version)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    # A version goes as a whole: if this is there, so was everything else.
+    (version / MODEL_PARTS[0]).stat()

@@ -3,10 +3,12 @@
 import contextlib
 import itertools
 import os
+import re
 import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import click
 
@@ -47,7 +49,7 @@ def predict_to_file(model: Path, paths: list[str], output: Path, config: Config)
         raise UsageError(f"{output} is there already; give --output a new name, or remove it.")
     if not output.parent.is_dir():
         raise UsageError(f"The folder {output.parent} of --output does not exist; make it, or give another.")
-    with scratch_beside(output) as scratch, _noise_kept_apart() as person:
+    with scratch_beside(output) as scratch, _noise_apart() as person:
         steps, chunks = Steps(person), Chunks(scratch)
         chunks.copy_model(model)
         with steps.step("Look for images") as result:
@@ -96,27 +98,42 @@ def _told(chunks: Chunks) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _noise_kept_apart():
-    """What libraries print goes to a file, which stays only where something failed that nobody foresaw."""
-    descriptor, name = tempfile.mkstemp(prefix="graft-predict-", suffix=".txt")
-    os.close(descriptor)
-    log = Path(name)
-    try:
-        with noise_to(log) as person:
-            try:
+def _noise_apart() -> Iterator[TextIO]:
+    """As `noise_to`; the log stays only where something failed that nobody foresaw.
+
+    It lies in the system's folder for such files: with a full disk under the scratch folder, Beam would wait for ever
+    for a worker that could not even complain.
+    """
+    with tempfile.NamedTemporaryFile(prefix="graft-predict-", suffix=".txt") as log:
+        try:
+            with noise_to(Path(log.name)) as person:
                 yield person
-            except (GraftError, OSError, KeyboardInterrupt):
-                raise
-            except Exception as error:
-                traceback.print_exception(error)
-                raise GraftError(f"Classification failed: {_cause(error)}; the log is {log}") from error
-    except BaseException as error:
-        if error.__cause__ is None:
-            log.unlink()
-        raise
-    log.unlink()
+        except (GraftError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            _raise_known(error)
+            raise GraftError(
+                f"Classification failed: {_sentence(error)}; the log is {_kept(Path(log.name), error)}"
+            ) from error
 
 
-def _cause(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:300]}"
+def _raise_known(error: Exception) -> None:
+    """Raises what Beam made another error of, where the command has an answer to that."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt) or (isinstance(cause, OSError) and cause.errno is not None):
+            raise cause from None
+        cause = cause.__cause__ or cause.__context__
+
+
+def _sentence(error: Exception) -> str:
+    """The error itself; worker processes send a whole stack, which ends with it."""
+    lines = [line for line in str(error).splitlines() if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
+    return (lines or [f"{type(error).__name__}: {error}"])[-1].splitlines()[0][:300]
+
+
+def _kept(log: Path, error: Exception) -> str:
+    with tempfile.NamedTemporaryFile("w", prefix="graft-predict-", suffix=".txt", delete=False) as file:
+        file.write(log.read_text(errors="replace"))
+        traceback.print_exception(error, file=file)
+    return file.name
