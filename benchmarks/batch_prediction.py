@@ -2,10 +2,10 @@
 
     python benchmarks/batch_prediction.py [--images 6000]
 
-The plain loop loads the model and reads, classifies and writes 32 files at a time, in one process. Every measurement is a
-process of its own, over a third of the images and over all of them: the difference gives the rate without start-up, and
-memory must not differ. The images are those of ../shared, as often as it takes; the model is MobileNetV2 0.35 at 224
-pixels with a new head. Prints a table in Markdown.
+The plain loop loads the model and reads, classifies and writes 32 files at a time, in one process. Every measurement is
+a process of its own, over a third of the images and over all of them: the difference gives the rate without start-up,
+and memory must not differ. The images are those of ../shared, as often as it takes; the model is MobileNetV2 0.35 at
+224 pixels with a new head. Prints a table in Markdown.
 """
 
 import argparse
@@ -18,10 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.layouts import ROOT, SHARED, environment
+from layouts import ROOT, SHARED, environment
 
 SIZE, CLASSES, BATCH = 224, 16, 32
 
