@@ -9,16 +9,17 @@ from typing import IO, Any
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[IO[bytes]]:
+def whole(path: Path, temporary: Path | None = None) -> Iterator[IO[bytes]]:
     """A file to write that replaces another atomically when the body ends without an error.
 
     Args:
-      path: in an existing folder; a hidden file beside it is used on the way.
+      path: in an existing folder.
+      temporary: what is used on the way, on the same file system; None for a hidden file beside `path`.
 
     Raises:
       OSError: it names the file, whatever could not be done.
     """
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    temporary = temporary or path.with_name(f".{path.name}-{os.getpid()}")
     try:
         with open(temporary, "wb") as file:
             yield file

@@ -2,8 +2,13 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def cores() -> int:
@@ -21,3 +26,23 @@ def pool(threads: int) -> Iterator[ThreadPoolExecutor]:
         executor.shutdown(cancel_futures=True)
         raise
     executor.shutdown()
+
+
+def ordered(
+    executor: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
+) -> Iterator[Result]:
+    """`executor.map` for any number of items: results in order, and memory for `ahead` of them.
+
+    Args:
+      executor: what calls the function.
+      function: called once for each item.
+      items: drawn in the caller's thread, as results are taken.
+      ahead: calls that were begun and whose results nobody took yet, at most; at least 1.
+    """
+    begun: deque = deque()
+    for item in items:
+        begun.append(executor.submit(function, item))
+        if len(begun) >= ahead:
+            yield begun.popleft().result()
+    while begun:
+        yield begun.popleft().result()

@@ -1,8 +1,6 @@
 """The command `graft`. Heavy imports wait until a subcommand needs them: `--help` must be instant."""
 
 import errno
-import json
-import os
 import sys
 from pathlib import Path
 
@@ -160,29 +158,42 @@ def check(
 
 @graft.command(epilog=EXIT_CODES)
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a file, with every class's probability.")
-def predict(model: Path, paths: tuple[Path, ...], as_json: bool) -> None:
-    """Classify files or folders (PATHS) with an exported MODEL.
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Takes a row for each image, with every class's probability: .csv, .jsonl or .parquet; must not be there yet. "
+    "For any number of images.",
+)
+@config_option
+@set_option
+def predict(
+    model: Path,
+    paths: tuple[str, ...],
+    as_json: bool,
+    output: Path | None,
+    config_file: Path | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Classify files or folders (PATHS; a path or a URI such as gs://) with an exported MODEL.
 
     Ends with 1 when a file could not be classified; the others are answered all the same.
     """
-    from pipeline.console import noise_to
-    from pipeline.predict import classifier, classify, find_files, find_model
+    from pipeline import config
 
-    model, files = find_model(model), find_files(list(paths))
-    # TensorFlow writes to the error stream before anything can tell it not to.
-    with noise_to(Path(os.devnull)):
-        loaded = classifier(model)
-    failed = False
-    for answer in classify(loaded, files):
-        failed |= "error" in answer
-        if as_json:
-            click.echo(json.dumps(answer))
-        elif "error" in answer:
-            click.echo(f"{answer['path']}: {answer['error']}", err=True)
-        else:
-            click.echo(f"{answer['path']}: {answer['label']} ({answer['score']:.3f})")
+    loaded = config.load(config_file, list(overrides))
+    if output is None:
+        from pipeline.predict_printed import predict_printed
+
+        failed = predict_printed(model, list(paths), loaded, as_json)
+    elif as_json:
+        raise click.UsageError("Give --json or --output FILE, not both; FILE.jsonl holds the same as --json prints.")
+    else:
+        from pipeline.predict_file import predict_to_file
+
+        failed = predict_to_file(model, list(paths), output, loaded)
     sys.exit(1 if failed else 0)
 
 

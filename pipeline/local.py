@@ -28,16 +28,12 @@ from pipeline import summary as summaries
 from pipeline.config import Config
 from pipeline.console import Steps, noise_to
 from pipeline.output import Output, read_summary, write_json
+from pipeline.runners import BEAM_ARGUMENTS
 from trainer import backbones
 
 MARK_FILE = "fingerprint"
 READ_AGAIN_FILE = "read_again"
 MEMORY_FILE = "memory.json"
-BEAM_ARGUMENTS = {
-    # Named, because Beam's default tries to download another runner first.
-    "local": ["--runner=FnApiRunner"],
-    "processes": ["--runner=FnApiRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=0"],
-}
 
 
 def run(config: Config, images: list[str], output_folder: Path) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from concurrent.futures import Executor
 
 import numpy as np
 
+from components.decodable import UNREADABLE, Image, NoImage
 from components.inspection import MAX_PIXELS
-from pipeline.serving.images import UNREADABLE, BadImage, Image
 
 MAX_BATCH = 32  # images
 # Seconds that the first image of a batch waits for others. Under load they come while the batch before is computed.
@@ -29,7 +29,7 @@ class Batcher:
 
         Args:
           call: files to one row of outputs each; raises `Unanswerable`.
-          repair: another form of a file that `call` could not answer; raises `BadImage`.
+          repair: another form of a file that `call` could not answer; raises `NoImage`.
           executor: where they run.
         """
         self._call, self._repair, self._executor = call, repair, executor
@@ -37,9 +37,9 @@ class Batcher:
         self._arrived = asyncio.Event()
         self._task = asyncio.create_task(self._work())
 
-    async def answers(self, images: list[Image]) -> list[Row | BadImage]:
+    async def answers(self, images: list[Image]) -> list[Row | NoImage]:
         """One row, or what is wrong, an image. Many images are queued a batch at a time, so that others get a turn."""
-        rows: list[Row | BadImage] = []
+        rows: list[Row | NoImage] = []
         for start in range(0, len(images), MAX_BATCH):
             loop = asyncio.get_running_loop()
             queued = [(image, loop.create_future()) for image in images[start : start + MAX_BATCH]]
@@ -81,7 +81,7 @@ class Batcher:
             batch.append(self._waiting.popleft())
         return batch
 
-    def _run(self, images: list[Image]) -> list[Row | BadImage]:
+    def _run(self, images: list[Image]) -> list[Row | NoImage]:
         try:
             return self._call([image.data for image in images])
         except Unanswerable:
@@ -92,18 +92,18 @@ class Batcher:
         middle = len(images) // 2
         return self._run(images[:middle]) + self._run(images[middle:])
 
-    def _alone(self, image: Image) -> Row | BadImage:
+    def _alone(self, image: Image) -> Row | NoImage:
         try:
             repaired = self._repair(image.data)
-        except BadImage as error:
+        except NoImage as error:
             return error
         try:
             return self._call([repaired.data])[0]
         except Unanswerable:
-            return BadImage(UNREADABLE)
+            return NoImage(UNREADABLE)
 
 
-def _finish(future: asyncio.Future, row: Row | BadImage | None = None, error: Exception | None = None) -> None:
+def _finish(future: asyncio.Future, row: Row | NoImage | None = None, error: Exception | None = None) -> None:
     if future.done():
         return
     if error:

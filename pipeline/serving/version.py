@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from components.decodable import Image, NoImage, converted, decodable
 from components.errors import UsageError, printable
 from pipeline.serving import images
 from pipeline.serving.batching import MAX_BATCH, Batcher, Row, Unanswerable
@@ -18,8 +19,8 @@ from pipeline.serving.protocol import DEFAULT_SIGNATURE, Asked, Refusal, Spec
 MAX_IMAGES = 1024  # of one request; a larger job is one for `graft predict`
 # The inputs that take images: how their bytes are looked at before, and what is tried when TensorFlow reads them not.
 IMAGE_INPUTS = {
-    (DEFAULT_SIGNATURE, "image_bytes"): (images.prepared, images.converted),
-    ("serving_examples", "examples"): (images.prepared_example, images.converted_example),
+    (DEFAULT_SIGNATURE, "image_bytes"): (decodable, converted),
+    ("serving_examples", "examples"): (images.decodable_example, images.converted_example),
 }
 # A white pixel, for the call that pays for everything that TensorFlow does once.
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC")
@@ -165,7 +166,7 @@ class Version:
         for batcher in self._batchers.values():
             batcher.close()
 
-    def prepared(self, asked: Asked) -> list[images.Image] | None:
+    def prepared(self, asked: Asked) -> list[Image] | None:
         """Looks at the images of a request without decoding them; None where the signature takes none.
 
         Raises:
@@ -182,11 +183,11 @@ class Version:
         for number, data in enumerate(files):
             try:
                 found.append(prepare(data))
-            except images.BadImage as error:
+            except NoImage as error:
                 raise _bad_image(number, error) from None
         return found
 
-    async def answer(self, asked: Asked, files: list[images.Image] | None) -> dict[str, np.ndarray]:
+    async def answer(self, asked: Asked, files: list[Image] | None) -> dict[str, np.ndarray]:
         """The outputs, by name.
 
         Args:
@@ -200,7 +201,7 @@ class Version:
             return await self._direct(asked)
         rows = await self._batchers[asked.signature, self._image_input(asked)].answers(files)
         for number, row in enumerate(rows):
-            if isinstance(row, images.BadImage):
+            if isinstance(row, NoImage):
                 raise _bad_image(number, row)
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
@@ -225,5 +226,5 @@ def _rows(signature: Signature, key: str) -> Callable[[list[bytes]], list[Row]]:
     return call
 
 
-def _bad_image(number: int, error: images.BadImage) -> Refusal:
+def _bad_image(number: int, error: NoImage) -> Refusal:
     return Refusal(400, f"Image {number} of the request (the first is 0) {error}.")

@@ -26,3 +26,18 @@ def test_finished_pool_has_done_everything():
 
 def test_cores_are_those_that_this_process_may_use():
     assert parallel.cores() >= 1
+
+
+def test_results_come_in_order_and_only_so_many_are_drawn_ahead():
+    drawn = []
+
+    def numbers():
+        for number in range(20):
+            drawn.append(number)
+            yield number
+
+    with parallel.pool(4) as pool:
+        results = parallel.ordered(pool, lambda number: (time.sleep((20 - number) / 5000), number)[1], numbers(), 3)
+        assert next(results) == 0
+        assert drawn == [0, 1, 2]
+        assert list(results) == list(range(1, 20))

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from components.decodable import Image, NoImage
 from components.inspection import MAX_PIXELS
 from pipeline.serving.batching import MAX_BATCH, Batcher, Unanswerable
-from pipeline.serving.images import BadImage, Image
 
 
 class Model:
@@ -24,7 +24,7 @@ class Model:
 
 
 def repair(data: bytes) -> Image:
-    raise BadImage("is bad")
+    raise NoImage("is bad")
 
 
 def answers(model: Model, requests: list[list[Image]]) -> list[list]:
@@ -62,7 +62,7 @@ def test_bad_images_are_found_and_no_good_one_is_computed_twice():
     model = Model()
     images = [Image(b"bad" if number in (3, 17) else str(number).encode(), 1) for number in range(MAX_BATCH)]
     (rows,) = answers(model, [images])
-    assert [number for number, row in enumerate(rows) if isinstance(row, BadImage)] == [3, 17]
+    assert [number for number, row in enumerate(rows) if isinstance(row, NoImage)] == [3, 17]
     assert sorted(int(item) for items in model.computed for item in items) == [
         number for number in range(MAX_BATCH) if number not in (3, 17)
     ]

@@ -1,0 +1,68 @@
+"""Batch prediction on Beam: numbers of chunks in, a part of the answers in the scratch folder for each.
+
+Only the numbers go through Beam: neither image bytes nor names ever cross a shuffle.
+"""
+
+import contextlib
+from pathlib import Path
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.utils import shared
+
+from pipeline.answer_files import AnswerFile
+from pipeline.chunks import Chunks
+from pipeline.predict import Limits, Loaded, classifier
+from pipeline.runners import BEAM_ARGUMENTS
+
+
+class AnswerChunk(beam.DoFn):
+    """The number of a chunk -> its part. Doing it again changes nothing, so that a runner may."""
+
+    def __init__(self, folder: Path, form: type[AnswerFile], limits: Limits, model: shared.Shared, one_process: bool):
+        self._folder, self._form, self._limits = folder, form, limits
+        self._model, self._one_process = model, one_process
+
+    def setup(self):
+        if not self._one_process:
+            _one_thread()
+        self._chunks = Chunks(self._folder)
+        self._loaded = self._model.acquire(lambda: classifier(self._chunks.model))
+        self._answers = self._form(self._loaded.names)
+
+    def process(self, number: int):
+        self._chunks.answer(number, self._loaded, self._answers, self._limits)
+
+
+def answer_all(
+    chunks: Chunks, folder: Path, form: type[AnswerFile], loaded: Loaded, limits: Limits, runner: str
+) -> None:
+    """Makes every part.
+
+    Args:
+      chunks: what was divided.
+      folder: its scratch folder.
+      form: the format of the parts.
+      loaded: the model that was copied there; workers in this process use it, others load it once each.
+      limits: what a file may cost.
+      runner: `runner.beam`.
+    """
+    model = shared.Shared()
+    model.acquire(lambda: loaded)
+    work = AnswerChunk(folder, form, limits, model, one_process=runner == "local")
+    with beam.Pipeline(options=PipelineOptions(BEAM_ARGUMENTS[runner])) as pipeline:
+        _ = (
+            pipeline
+            | "Chunks" >> beam.Create(range(len(chunks.sizes)), reshuffle=True)
+            | "Classify" >> beam.ParDo(work)
+        )
+
+
+def _one_thread() -> None:
+    """There is a process for every core: more threads of TensorFlow's would be in each other's way."""
+    import tensorflow as tf
+
+    # Where TensorFlow runs already it has its threads.
+    with contextlib.suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)

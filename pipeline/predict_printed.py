@@ -1,0 +1,41 @@
+"""`graft predict` without `--output`: an answer a line, as soon as it is known, without Beam."""
+
+import json
+import os
+from pathlib import Path
+
+import click
+
+from pipeline.config import Config
+from pipeline.console import noise_to
+from pipeline.image_paths import find_images
+from pipeline.predict import Limits, classifier, classify, find_model
+
+
+def predict_printed(model: Path, paths: list[str], config: Config, as_json: bool) -> int:
+    """Prints an answer a file; what could not be classified goes to the error stream, or with JSON among the answers.
+
+    Args:
+      model: a published version, or a serving folder.
+      paths: as for `find_images`.
+      config: `data.max_pixels` and `data.max_bytes` count.
+      as_json: an object a line, with every class's probability.
+
+    Returns:
+      How many files could not be classified.
+    """
+    version, files = find_model(model), find_images(paths)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # While it is loaded, TensorFlow writes to the error stream before anything can tell it not to.
+    with noise_to(Path(os.devnull)):
+        loaded = classifier(version)
+    failed = 0
+    for answer in classify(loaded, files, Limits.of(config)):
+        failed += "error" in answer
+        if as_json:
+            click.echo(json.dumps(answer))
+        elif "error" in answer:
+            click.echo(f"{answer['path']}: {answer['error']}", err=True)
+        else:
+            click.echo(f"{answer['path']}: {answer['label']} ({answer['score']:.3f})")
+    return failed
