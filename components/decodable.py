@@ -61,7 +61,7 @@ def converted(data: bytes, max_pixels: int = MAX_PIXELS) -> Image:
         with _converting:
             png = to_png(data, max_pixels)
     except DecompressionBombError:
-        raise TooLarge(f"claims more than the {max_pixels} pixels that are allowed") from None
+        raise TooLarge(f"claims too many pixels, and at most {max_pixels} are allowed") from None
     # Pillow's plugins raise whatever broken bytes lead them into.
     except Exception:
         raise NoImage(UNREADABLE) from None
