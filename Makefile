@@ -18,3 +18,4 @@ bench: setup
 	@.venv/bin/python benchmarks/frozen_phase.py
 	@.venv/bin/python benchmarks/whole_run.py
 	@.venv/bin/python benchmarks/training.py
+	@.venv/bin/python benchmarks/serving.py

@@ -31,7 +31,6 @@ PREPROCESSING = {"size": SIZE, "mode": "stretch", "storage": "png"}
 
 def network(keras_home: Path) -> Any:
     """A Keras model of a backbone with a fresh head, and nothing before it."""
-    os.environ["KERAS_HOME"] = str(keras_home)
     import keras
 
     from trainer import backbones
@@ -191,6 +190,8 @@ def main() -> None:
     parser.add_argument("--keras-home", type=Path, default=ASSETS / "keras_home")
     parser.add_argument("--seconds", type=float, default=60, help="of each load")
     arguments = parser.parse_args()
+    # Read once, when Keras is imported, which TensorFlow does, too.
+    os.environ["KERAS_HOME"] = str(arguments.keras_home)
     files = photographs(arguments.images)
     if len(files) < BATCH:
         raise SystemExit(f"Skipped: needs at least {BATCH} photographs; there are {len(files)} in {arguments.images}.")

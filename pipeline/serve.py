@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import os
 import signal
@@ -77,8 +78,9 @@ def _listening(host: str, port: int) -> socket.socket:
         listener.bind(address)
         return listener
     except OSError as error:
-        hint = "; give another --port" if isinstance(error.errno, int) and error.errno > 0 else ""
-        raise UsageError(f"{host}, port {port}, cannot be listened on ({error.strerror}){hint}.") from None
+        option = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+        reason = f"{host}, port {port}, cannot be listened on ({error.strerror})"
+        raise UsageError(f"{reason}; give another {option}.") from None
 
 
 async def _serve(

@@ -276,7 +276,7 @@ def test_versions_published_under_load_are_taken_up_without_a_lost_request_and_s
     base = tmp_path / "serving"
     first = publish(colours, base, 9)
     unreadable = publish_broken(base)
-    with serving(base) as server:
+    with serving(base, "--host", "localhost") as server:
         # A broken newest version does not keep a server down that is started again.
         assert f"Version {unreadable} is not served" in "".join(server.lines)
         assert server.states() == {unreadable: "END", first.name: "AVAILABLE"}
@@ -360,7 +360,13 @@ def test_no_model_yet_is_one_sentence(tmp_path):
 
 def test_port_that_is_taken_is_one_sentence(served, tmp_path):
     port = served.url.rsplit(":", 1)[1]
-    assert f"port {port}" in cannot_start(tmp_path, "--port", port)
+    message = cannot_start(tmp_path, "--port", port)
+    assert f"port {port}" in message
+    assert "give another --port" in message
+
+
+def test_address_that_is_not_this_machines_is_one_sentence(tmp_path):
+    assert "give another --host" in cannot_start(tmp_path, "--port", "0", "--host", "192.0.2.1")
 
 
 def test_name_that_cannot_be_part_of_the_address_is_one_sentence(tmp_path):
