@@ -15,7 +15,7 @@ import aiohttp
 import numpy as np
 import pytest
 
-from components.publishing import publish
+from components.publishing import publish, versions
 from tests.conftest import ROOT
 from tests.pipeline.served import BLUE, CLASSES, GREEN, RED, b64, picture, serving
 
@@ -317,7 +317,7 @@ def test_versions_published_under_load_are_taken_up_without_a_lost_request_and_s
 
 def publish_broken(base) -> str:
     """A newer version folder that holds no model."""
-    version = str(max(int(path.name) for path in base.iterdir()) + 1)
+    version = str(versions(base)[-1] + 1)
     (base / ".unfinished").mkdir()
     (base / ".unfinished" / "saved_model.pb").write_bytes(b"no model")
     (base / ".unfinished").rename(base / version)
