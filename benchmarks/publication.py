@@ -1,6 +1,6 @@
 """Publications of a real model under two readers: does either see a version that is not whole, and what do they cost.
 
-    python benchmarks/publication.py [--publications 100] [--keep 5]
+    python benchmarks/publication.py [--publications 100] [--keep 5] [--pause 0.1]
 
 The bundled backbone with a head, exported as a training exports it, is published again and again to a local folder. One
 process lists the folder every millisecond and verifies the checksums of each version that it has not seen before;
@@ -79,6 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--publications", type=int, default=100)
     parser.add_argument("--keep", type=int, default=5)
+    parser.add_argument("--pause", type=float, default=0.1, help="seconds between publications, for more loads in all")
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     processes = multiprocessing.get_context("spawn")
@@ -98,6 +99,7 @@ def main() -> None:
             began = time.monotonic()
             publish(model, serving, arguments.keep)
             milliseconds.append(1000 * (time.monotonic() - began))
+            time.sleep(arguments.pause)
         stop.set()
         found = results.get() | results.get()
         for reader in readers:
