@@ -9,7 +9,7 @@ import click
 from pipeline.config import Config
 from pipeline.console import noise_to
 from pipeline.image_paths import find_images
-from pipeline.predict import Limits, classifier, classify, find_model
+from pipeline.predict import Limits, classifier, classify, find_model, share_cores
 
 
 def predict_printed(model: Path, paths: list[str], config: Config, as_json: bool) -> int:
@@ -28,9 +28,10 @@ def predict_printed(model: Path, paths: list[str], config: Config, as_json: bool
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # While it is loaded, TensorFlow writes to the error stream before anything can tell it not to.
     with noise_to(Path(os.devnull)):
+        at_once = share_cores()
         loaded = classifier(version)
     failed = 0
-    for answer in classify(loaded, files, Limits.of(config)):
+    for answer in classify(loaded, files, Limits.of(config), at_once):
         failed += "error" in answer
         if as_json:
             click.echo(json.dumps(answer))
