@@ -1,6 +1,7 @@
 """`graft predict --output`: one file of answers for any number of images."""
 
 import contextlib
+import errno
 import itertools
 import os
 import re
@@ -111,7 +112,7 @@ def _noise_apart() -> Iterator[TextIO]:
         try:
             with noise_to(Path(log.name)) as person:
                 yield person
-        except (GraftError, KeyboardInterrupt):
+        except (GraftError, OSError, KeyboardInterrupt):
             raise
         except Exception as error:
             _raise_known(error)
@@ -121,10 +122,11 @@ def _noise_apart() -> Iterator[TextIO]:
 
 
 def _raise_known(error: Exception) -> None:
-    """Raises what Beam made another error of, where the command has an answer to that."""
+    """Raises what the command has an answer to, of which Beam may have made another error."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, KeyboardInterrupt) or (isinstance(cause, OSError) and cause.errno is not None):
+        full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or isinstance(cause, KeyboardInterrupt):
             raise cause from None
         cause = cause.__cause__ or cause.__context__
 
