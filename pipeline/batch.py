@@ -3,35 +3,34 @@
 Only the numbers go through Beam: neither image bytes nor names ever cross a shuffle.
 """
 
-import contextlib
 from pathlib import Path
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.utils import shared
 
+from components import parallel
 from pipeline.answer_files import AnswerFile
 from pipeline.chunks import Chunks
-from pipeline.predict import Limits, Loaded, classifier
+from pipeline.predict import Limits, Loaded, classifier, share_cores
 from pipeline.runners import BEAM_ARGUMENTS
 
 
 class AnswerChunk(beam.DoFn):
     """The number of a chunk -> its part. Doing it again changes nothing, so that a runner may."""
 
-    def __init__(self, folder: Path, form: type[AnswerFile], limits: Limits, model: shared.Shared, one_process: bool):
+    def __init__(self, folder: Path, form: type[AnswerFile], limits: Limits, model: shared.Shared, processes: int):
         self._folder, self._form, self._limits = folder, form, limits
-        self._model, self._one_process = model, one_process
+        self._model, self._processes = model, processes
 
     def setup(self):
-        if not self._one_process:
-            _one_thread()
+        self._at_once = share_cores(self._processes)
         self._chunks = Chunks(self._folder)
         self._loaded = self._model.acquire(lambda: classifier(self._chunks.model))
         self._answers = self._form(self._loaded.names)
 
     def process(self, number: int):
-        self._chunks.answer(number, self._loaded, self._answers, self._limits)
+        self._chunks.answer(number, self._loaded, self._answers, self._limits, self._at_once)
 
 
 def answer_all(
@@ -49,20 +48,10 @@ def answer_all(
     """
     model = shared.Shared()
     model.acquire(lambda: loaded)
-    work = AnswerChunk(folder, form, limits, model, one_process=runner == "local")
+    work = AnswerChunk(folder, form, limits, model, processes=1 if runner == "local" else parallel.cores())
     with beam.Pipeline(options=PipelineOptions(BEAM_ARGUMENTS[runner])) as pipeline:
         _ = (
             pipeline
             | "Chunks" >> beam.Create(range(len(chunks.sizes)), reshuffle=True)
             | "Classify" >> beam.ParDo(work)
         )
-
-
-def _one_thread() -> None:
-    """There is a process for every core: more threads of TensorFlow's would be in each other's way."""
-    import tensorflow as tf
-
-    # Where TensorFlow runs already it has its threads.
-    with contextlib.suppress(RuntimeError):
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(1)

@@ -69,12 +69,20 @@ class Chunks:
             (self._listed / str(len(self.sizes))).write_text(json.dumps(chunk))
             self.sizes.append(len(chunk))
 
-    def answer(self, number: int, loaded: Loaded, answers: AnswerFile, limits: Limits) -> None:
-        """Makes a chunk's part, whole or not at all; where there is one already nothing is done."""
+    def answer(self, number: int, loaded: Loaded, answers: AnswerFile, limits: Limits, at_once: int) -> None:
+        """Makes a chunk's part, whole or not at all; where there is one already nothing is done.
+
+        Args:
+          number: of the chunk, from 0.
+          loaded: the copied model.
+          answers: the format.
+          limits: as for `classify`.
+          at_once: as for `classify`.
+        """
         part = self._parts / str(number)
         if part.exists():
             return
-        rows = list(classify(loaded, json.loads((self._listed / str(number)).read_text()), limits))
+        rows = list(classify(loaded, json.loads((self._listed / str(number)).read_text()), limits, at_once))
         if failed := [(row["path"], row["error"]) for row in rows if "error" in row]:
             write_whole(self._failed / str(number), json.dumps(failed))
         with whole(part) as file:

@@ -181,19 +181,17 @@ def predict(
 
     Ends with 1 when a file could not be classified; the others are answered all the same.
     """
-    from pipeline import config
-
-    loaded = config.load(config_file, list(overrides))
     if output is None:
         from pipeline.predict_printed import predict_printed
 
-        failed = predict_printed(model, list(paths), loaded, as_json)
+        failed = predict_printed(model, list(paths), as_json, config_file, list(overrides))
     elif as_json:
         raise click.UsageError("Give --json or --output FILE, not both; FILE.jsonl holds the same as --json prints.")
     else:
+        from pipeline import config
         from pipeline.predict_file import predict_to_file
 
-        failed = predict_to_file(model, list(paths), output, loaded)
+        failed = predict_to_file(model, list(paths), output, config.load(config_file, list(overrides)))
     sys.exit(1 if failed else 0)
 
 

@@ -1,5 +1,11 @@
 """Classifies files with an exported model; needs TensorFlow and, for rare formats, Pillow."""
 
+<<<<<<< HEAD
+=======
+import contextlib
+import struct
+import threading
+>>>>>>> predict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +22,10 @@ if TYPE_CHECKING:
 
 # Images that go through the network together.
 BATCH = 32
-# While one batch is decoded, another is in the network: 365 instead of 209 images/s on two cores
-# (benchmarks/batch_prediction.py).
+# Batches that are worked on side by side: one is decoded while another is in the network.
 BATCHES_AT_ONCE = 2
+# More would cost memory: some 150 MB each.
+MOST_BATCHES_AT_ONCE = 8
 READERS = 8
 # Of files, in one batch.
 BATCH_BYTES = 64_000_000
@@ -81,6 +88,27 @@ def classifier(folder: Path) -> Loaded:
         raise UsageError(f"{folder} is not a model that Graft exported ({type(error).__name__}).") from None
 
 
+def share_cores(processes: int = 1) -> int:
+    """Gives each batch cores of its own, which costs less than giving every batch all of them (docs/predict.md).
+
+    Call it before TensorFlow has begun to work; later it keeps the threads that it has.
+
+    Args:
+      processes: that share the machine's cores.
+
+    Returns:
+      How many batches to work on at once, for `classify`.
+    """
+    import tensorflow as tf
+
+    cores = max(1, parallel.cores() // processes)
+    at_once = min(max(cores, BATCHES_AT_ONCE), MOST_BATCHES_AT_ONCE)
+    with contextlib.suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(max(1, cores // at_once))
+        tf.config.threading.set_inter_op_parallelism_threads(max(1, cores // at_once))
+    return at_once
+
+
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
@@ -116,24 +144,27 @@ def _read(path: str, limits: Limits) -> _File:
 # ---- answers --------------------------------------------------------------------------------------------------------
 
 
-def classify(loaded: Loaded, paths: Iterable[str | Path], limits: Limits | None = None) -> Iterator[dict[str, Any]]:
+def classify(
+    loaded: Loaded, paths: Iterable[str | Path], limits: Limits | None = None, at_once: int = BATCHES_AT_ONCE
+) -> Iterator[dict[str, Any]]:
     """Answers for files, in their order, in memory that does not grow with their number.
 
     Args:
       loaded: from `classifier`.
       paths: local files, or URIs that Beam reads.
       limits: what a file may cost; None for the defaults.
+      at_once: batches that are worked on side by side.
 
     Yields:
       `{path, label, score, probabilities}`, the last by class name, or `{path, error}` for what is no image that it
       can read.
     """
     limits = limits or Limits()
-    with parallel.pool(READERS) as readers, parallel.pool(BATCHES_AT_ONCE) as classifiers:
+    with parallel.pool(READERS) as readers, parallel.pool(at_once) as classifiers:
         files = parallel.ordered(readers, lambda path: _read(str(path), limits), paths, ahead=BATCH)
         batches = _batches(files, limits.max_pixels)
         answers = parallel.ordered(
-            classifiers, lambda batch: _answers(loaded, batch, limits), batches, ahead=BATCHES_AT_ONCE + 1
+            classifiers, lambda batch: _answers(loaded, batch, limits), batches, ahead=at_once + 1
         )
         for batch in answers:
             yield from batch

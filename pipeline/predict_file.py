@@ -1,6 +1,7 @@
 """`graft predict --output`: one file of answers for any number of images."""
 
 import contextlib
+import errno
 import itertools
 import os
 import re
@@ -20,7 +21,7 @@ from pipeline.chunks import Chunks
 from pipeline.config import Config
 from pipeline.console import Steps, noise_to
 from pipeline.image_paths import find_images
-from pipeline.predict import Limits, Loaded, classifier
+from pipeline.predict import Limits, Loaded, classifier, share_cores
 from pipeline.scratch import scratch_beside
 
 # For more files than this Beam is started, which takes some seconds.
@@ -56,9 +57,10 @@ def predict_to_file(model: Path, paths: list[str], output: Path, config: Config)
             chunks.divide(find_images(paths))
             result["note"] = f"{sum(chunks.sizes)} files"
         with steps.step("Load the model"):
+            at_once = share_cores()
             loaded = classifier(chunks.model)
         with steps.step("Classify"), chunks.watched():
-            _answer_all(chunks, scratch, form, loaded, config)
+            _answer_all(chunks, scratch, form, loaded, at_once, config)
         with steps.step(f"Write {output.name}"), whole(output, scratch / "whole") as file:
             progress.start(sum(chunks.sizes))
             form(loaded.names).join(_told(chunks), file)
@@ -79,12 +81,14 @@ def _name(first: list[tuple[str, str]], count: int, output: Path) -> None:
         click.echo(f"  and {count - len(first)} more: the rows of {output} that have an error", err=True)
 
 
-def _answer_all(chunks: Chunks, scratch: Path, form: type[AnswerFile], loaded: Loaded, config: Config) -> None:
+def _answer_all(
+    chunks: Chunks, scratch: Path, form: type[AnswerFile], loaded: Loaded, at_once: int, config: Config
+) -> None:
     limits = Limits.of(config)
     if sum(chunks.sizes) <= FEW:
         answers = form(loaded.names)
         for number in range(len(chunks.sizes)):
-            chunks.answer(number, loaded, answers, limits)
+            chunks.answer(number, loaded, answers, limits, at_once)
         return
     from pipeline import batch
 
@@ -108,7 +112,7 @@ def _noise_apart() -> Iterator[TextIO]:
         try:
             with noise_to(Path(log.name)) as person:
                 yield person
-        except (GraftError, KeyboardInterrupt):
+        except (GraftError, OSError, KeyboardInterrupt):
             raise
         except Exception as error:
             _raise_known(error)
@@ -118,10 +122,11 @@ def _noise_apart() -> Iterator[TextIO]:
 
 
 def _raise_known(error: Exception) -> None:
-    """Raises what Beam made another error of, where the command has an answer to that."""
+    """Raises what the command has an answer to, of which Beam may have made another error."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, KeyboardInterrupt) or (isinstance(cause, OSError) and cause.errno is not None):
+        full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or isinstance(cause, KeyboardInterrupt):
             raise cause from None
         cause = cause.__cause__ or cause.__context__
 

@@ -303,6 +303,10 @@ def test_p6_every_runner_and_the_quick_way_write_the_same_file(model, images, tm
     assert {path.name for path in tmp_path.iterdir()} == {"images", "quick.csv", "local.csv", "processes.csv"}
 
 
+def test_defaults_of_the_limits_are_those_of_the_configuration():
+    assert Limits.of(Config()) == Limits()
+
+
 def test_output_is_refused_before_any_work(model, images, tmp_path):
     (tmp_path / "mine.csv").write_text("mine")
     for name, words in (
@@ -417,7 +421,9 @@ assert not {"apache_beam", "tfx"} & set(sys.modules)
 
 def test_few_files_are_answered_without_importing_beam(model, images, tmp_path):
     command = [sys.executable, "-c", FEW_FILES, model, images / "0.png", tmp_path / "answers.csv"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    # Without the setting that keeps TensorFlow quiet in tests.
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"{images / '0.png'}: path (" in done.stdout
     assert len(read(tmp_path / "answers.csv")) == 1
