@@ -1,11 +1,6 @@
 """Classifies files with an exported model; needs TensorFlow and, for rare formats, Pillow."""
 
-<<<<<<< HEAD
-=======
 import contextlib
-import struct
-import threading
->>>>>>> predict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path

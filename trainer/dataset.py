@@ -25,7 +25,7 @@ class Split:
       order: int64 [examples], row of `images` for each position of the sorted order.
       constants: channel order, scale and offset for `pixels.normalise`.
       digest: of the pixels in the sorted order; empty where nothing is kept under it.
-      keys: content hashes of the files, hexadecimal, in the sorted order; empty where nobody asks for them.
+      keys: content hashes of the files, in the sorted order; empty where nobody asks for them.
     """
 
     images: Rows | np.ndarray
@@ -33,7 +33,7 @@ class Split:
     order: np.ndarray
     constants: tuple[np.ndarray, np.ndarray, np.ndarray]
     digest: str = ""
-    keys: Sequence[str] = ()
+    keys: Sequence[bytes] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -167,5 +167,4 @@ def read_split(patterns: Sequence[str], size: int, storage: str, scratch: Path) 
     order = np.argsort(all_keys, kind="stable")
     stored = Rows(path, (len(all_labels), size, size, 3), np.float32 if as_float else np.uint8)
     digest = hashlib.sha256(b"".join(digests[row] for row in order)).hexdigest()
-    sorted_keys = [key.decode() for key in all_keys[order]]
-    return Split(stored, all_labels[order], order, tuple(constants), digest, sorted_keys)
+    return Split(stored, all_labels[order], order, tuple(constants), digest, all_keys[order])

@@ -117,7 +117,7 @@ def sample_answers(classifier: keras.Model, split: Split, degrees: float) -> lis
         found = classifier(split.normalised(tf.constant(split.take(np.arange(count)))), training=False).numpy()
     rows = found if degrees == 1 else calibration.scaled(found, degrees)
     return [
-        {"key": key, "probabilities": [float(value) for value in row]}
+        {"key": key.decode(), "probabilities": [float(value) for value in row]}
         for key, row in zip(split.keys[:count], rows, strict=True)
     ]
 

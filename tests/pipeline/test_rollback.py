@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -132,6 +133,8 @@ def test_destination_of_its_own_decides_what_is_in_service(output, two, model, t
     MemoryFiles.clear()
     inside = _mark(output, "inputs")
     monkeypatch.chdir(tmp_path)
+    # Not the same second, which would be the same version.
+    monkeypatch.setattr(time, "time", lambda: 1_600_000_000.0)
     publish(model, tmp_path / "elsewhere", 5)
     assert len({inside, _mark(output, "inputs", "elsewhere"), _mark(output, "inputs", "mem://bucket/serving")}) == 3
     before = _mark(output, "inputs", "mem://bucket/serving")
