@@ -18,4 +18,6 @@ bench: setup
 	@.venv/bin/python benchmarks/frozen_phase.py
 	@.venv/bin/python benchmarks/whole_run.py
 	@.venv/bin/python benchmarks/training.py
+	@.venv/bin/python benchmarks/gate.py
 	@.venv/bin/python benchmarks/serving.py
+	@.venv/bin/python benchmarks/formats.py

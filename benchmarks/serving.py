@@ -1,6 +1,6 @@
-"""What serving costs: the exported model against the bare network, and `graft serve` under load.
+"""What serving costs: the exported model against the bare network, `graft serve` under load, batches, publication.
 
-    python benchmarks/serving.py [--sections overhead serve] [--images DIR] [--keras-home DIR] [--seconds 60]
+    python benchmarks/serving.py [--sections overhead serve batch publication] [--images DIR] [--keras-home DIR] [--seconds 60]
 
 MobileNetV2 0.35 at 224 px with ImageNet weights (`--keras-home`; random ones where they are not there: the cost depends
 on neither) and an untrained head of 6 classes, on real photographs. Prints tables in Markdown. The clients of the load
@@ -180,7 +180,9 @@ def _start(base: Path) -> tuple[subprocess.Popen, str]:
     raise SystemExit("The server did not start.")
 
 
-SECTIONS = ("overhead", "serve")
+# Of the last two, a script each has more options.
+SCRIPTS = {"batch": "batch_prediction.py", "publication": "publication.py"}
+SECTIONS = ("overhead", "serve", *SCRIPTS)
 
 
 def main() -> None:
@@ -203,6 +205,8 @@ def main() -> None:
             overhead(model, exported, files, min(arguments.seconds, 10))
         if "serve" in arguments.sections:
             serve(exported, files, arguments.seconds)
+    for section in [name for name in SCRIPTS if name in arguments.sections]:
+        subprocess.run([sys.executable, Path(__file__).with_name(SCRIPTS[section])], check=True)
 
 
 if __name__ == "__main__":
