@@ -1,6 +1,7 @@
 """What serving costs: the exported model against the bare network, `graft serve` under load, batches, publication.
 
-    python benchmarks/serving.py [--sections overhead serve batch publication] [--images DIR] [--keras-home DIR] [--seconds 60]
+    python benchmarks/serving.py [--sections overhead serve batch publication] [--images DIR] [--keras-home DIR]
+        [--seconds 60]
 
 MobileNetV2 0.35 at 224 px with ImageNet weights (`--keras-home`; random ones where they are not there: the cost depends
 on neither) and an untrained head of 6 classes, on real photographs. Prints tables in Markdown. The clients of the load
