@@ -100,7 +100,8 @@ def share_cores(processes: int = 1) -> int:
     at_once = min(max(cores, BATCHES_AT_ONCE), MOST_BATCHES_AT_ONCE)
     with contextlib.suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(max(1, cores // at_once))
-        tf.config.threading.set_inter_op_parallelism_threads(max(1, cores // at_once))
+        # With one of these, batches would wait for each other.
+        tf.config.threading.set_inter_op_parallelism_threads(cores)
     return at_once
 
 
