@@ -39,7 +39,12 @@ def choose_baseline(serving: Path, class_names: list[str]) -> Baseline:
     # A broken model fails in as many ways as it can be broken; none of them may keep a good one from replacing it.
     try:
         loaded = _loaded(version)
+    except MemoryError:
+        # This machine's fault, not the model's.
+        raise
     except Exception as error:
+        if type(error).__name__ == "ResourceExhaustedError":
+            raise
         return Baseline("not_loadable", f"{before} cannot be loaded ({_cause(error)}); not compared with it")
     try:
         names = [name.decode() for name in loaded.class_names.numpy()]

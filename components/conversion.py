@@ -4,6 +4,7 @@ Every conversion starts from the signature `serving_pixels` of the SavedModel it
 Trainer wrote from the same network.
 """
 
+import importlib.metadata
 import importlib.util
 import json
 import math
@@ -30,11 +31,14 @@ FILES = {
 QUANTISED = ("tflite_int8",)
 RESULT_FILE = "formats.json"
 SIGNATURE = "serving_pixels"
-# How far a probability may lie from the SavedModel's where nothing was quantised; seen were 3e-5 (docs/formats.md).
-TOLERANCE = 1e-4
+# How far a probability may lie from the SavedModel's where nothing was quantised: other runtimes round otherwise. Seen
+# were 1.5e-5 on small networks and 3.6e-4 on a ResNet50 of random weights; another network, or other classes, differ by
+# tenths.
+TOLERANCE = 1e-3
 # Of ONNX's standard: the newest that every runtime of the last years takes.
 OPSET = 17
 ONNX_PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
+CPU = "/CPU:0"
 SMALLEST = 1e-12
 BATCH = 32
 
@@ -71,6 +75,11 @@ def require_packages(formats: Sequence[str]) -> None:
             f"push.formats: onnx needs {', '.join(missing)}, not installed here; install the extra with "
             "pip install 'graft-pipeline[onnx]', or leave onnx out."
         )
+
+
+def package_versions(formats: Sequence[str]) -> list[str]:
+    """Versions of what is installed for some formats only: others may convert otherwise."""
+    return [f"{name}=={importlib.metadata.version(name)}" for name in ONNX_PACKAGES] if "onnx" in formats else []
 
 
 # ---- conversion -----------------------------------------------------------------------------------------------------
@@ -124,13 +133,18 @@ def _write_onnx(model: Path, path: Path) -> None:
 
 
 def saved_model_predictor(model: Path) -> Predictor:
-    """The SavedModel: uint8 [images, size, size, 3] to float32 [images, classes], as every predictor here."""
+    """The SavedModel: uint8 [images, size, size, 3] to float32 [images, classes], as every predictor here.
+
+    On a CPU, as they all are: a GPU multiplies with fewer digits.
+    """
     import tensorflow as tf
 
-    loaded = tf.saved_model.load(str(model))
+    with tf.device(CPU):
+        loaded = tf.saved_model.load(str(model))
 
     def predict(pixels: np.ndarray) -> np.ndarray:
-        return loaded.signatures[SIGNATURE](pixels=tf.constant(pixels))["probabilities"].numpy()
+        with tf.device(CPU):
+            return loaded.signatures[SIGNATURE](pixels=tf.constant(pixels))["probabilities"].numpy()
 
     return predict
 
@@ -174,8 +188,9 @@ def _keras_predictor(path: Path, constants: Sequence[np.ndarray], temperature: f
 
     from components.pixels import normalise
 
-    # Safe mode (the default, named here because it matters) refuses code inside the file.
-    model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    with tf.device(CPU):
+        # Safe mode (the default, named here because it matters) refuses code inside the file.
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
 
     # A graph: layer by layer takes nearly twice as long, and a gigabyte more for 32 images of 224 pixels.
     @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.uint8)])
@@ -183,7 +198,8 @@ def _keras_predictor(path: Path, constants: Sequence[np.ndarray], temperature: f
         return model(normalise(pixels, *constants), training=False)
 
     def predict(pixels: np.ndarray) -> np.ndarray:
-        return at_temperature(network(pixels).numpy(), temperature)
+        with tf.device(CPU):
+            return at_temperature(network(pixels).numpy(), temperature)
 
     return predict
 
@@ -212,30 +228,36 @@ def check(name: str, answers: np.ndarray, expected: np.ndarray, labels: np.ndarr
 
     Returns:
       `examples`; `accuracy`, `saved_model_accuracy` and `accuracy_difference` (below 0: worse); `bound`, the largest
-      loss of accuracy that passes; `agreement`, the share of images that both call the same, right or wrong;
-      `max_probability_difference` (None: something was no number) and `tolerance`, its bound (None where quantised);
-      `passed`.
+      loss of accuracy that passes (None where not quantised); `agreement`, the share of images that both call the same,
+      right or wrong; `max_probability_difference` (None: something was no number) and `tolerance`, its bound (None
+      where quantised); `passed`.
     """
     if answers.shape != expected.shape:
         raise ValueError(f"it gives {answers.shape[1:]} numbers an image and the SavedModel {expected.shape[1:]}")
     quantised, count = name in QUANTISED, len(labels)
     hits, before = (int((each.argmax(axis=1) == labels).sum()) for each in (answers, expected))
-    # One image of a small test split is more than the bound: it alone proves nothing. (Floats: 0.02 of 150 is 3.)
-    allowed = math.ceil(max_drop * count - 1e-9) if quantised else 0
     difference = float(np.abs(answers - expected).max())
-    tolerance = None if quantised else TOLERANCE
     # So that what is no number fails.
-    close = math.isfinite(difference) and (tolerance is None or difference <= tolerance)
+    passed = finite = math.isfinite(difference)
+    bound = tolerance = None
+    if quantised:
+        # One image of a small test split is more than the bound: it alone proves nothing. (Floats: 0.02 of 150 is 3.)
+        bound = math.ceil(max_drop * count - 1e-9) / count
+        passed = finite and before - hits <= round(bound * count)
+    else:
+        # Within this, only an image whose two best classes are as good as tied is answered otherwise.
+        tolerance = TOLERANCE
+        passed = finite and difference <= tolerance
     return {
         "examples": count,
         "accuracy": hits / count,
         "saved_model_accuracy": before / count,
         "accuracy_difference": (hits - before) / count,
-        "bound": allowed / count,
+        "bound": bound,
         "agreement": float((answers.argmax(axis=1) == expected.argmax(axis=1)).mean()),
-        "max_probability_difference": difference if math.isfinite(difference) else None,
+        "max_probability_difference": difference if finite else None,
         "tolerance": tolerance,
-        "passed": close and before - hits <= allowed,
+        "passed": passed,
     }
 
 
@@ -268,7 +290,12 @@ def convert_and_check(
 
     Returns:
       By format: `file`, `bytes`, and what `check` gives; or `file`, `passed` (False) and `error`, one sentence.
+
+    Raises:
+      OSError: a file cannot be written or read.
     """
+    import tensorflow as tf
+
     expected = answers_of(saved_model_predictor(model), tested.pixels)
     results = {}
     for name in formats:
@@ -278,6 +305,9 @@ def convert_and_check(
             answers = answers_of(predictor(name, path, tested.constants, temperature), tested.pixels)
             found = check(name, answers, expected, tested.labels, max_drop)
             results[name] = {"file": path.name, "bytes": path.stat().st_size} | found
+        except (OSError, MemoryError, tf.errors.ResourceExhaustedError):
+            # The machine's fault, which may pass: no reason to refuse a model, which would be remembered.
+            raise
         # Converters and runtimes raise whatever an operation that they do not know leads them into.
         except Exception as error:
             results[name] = {"file": path.name, "passed": False, "error": _sentence(error)}
@@ -299,15 +329,14 @@ def gate_checks(results: dict[str, dict[str, Any]]) -> list[Check]:
         if "error" in row:
             checks.append(Check(f"{name}_written", OVERALL, 0, 1, False))
             continue
-        drop, bound = -row["accuracy_difference"], row["bound"]
-        # Both are ratios of counts of the same images.
-        checks.append(Check(f"{name}_accuracy_drop", OVERALL, drop, bound, drop <= bound + 1e-9, relation="<="))
-        if row["tolerance"] is not None or row["max_probability_difference"] is None:
+        if row["tolerance"] is None:
+            drop, bound = -row["accuracy_difference"], row["bound"]
+            checks.append(Check(f"{name}_accuracy_drop", OVERALL, drop, bound, row["passed"], relation="<="))
+        else:
             # What is no number is as far off as can be.
-            value = 1.0 if row["max_probability_difference"] is None else row["max_probability_difference"]
-            tolerance = row["tolerance"] or 1.0
-            passed = row["max_probability_difference"] is not None and value <= tolerance
-            checks.append(Check(f"{name}_probability_difference", OVERALL, value, tolerance, passed, relation="<="))
+            far = 1.0 if row["max_probability_difference"] is None else row["max_probability_difference"]
+            metric = f"{name}_probability_difference"
+            checks.append(Check(metric, OVERALL, far, row["tolerance"], row["passed"], relation="<="))
     return checks
 
 
@@ -319,7 +348,8 @@ def problem(results: dict[str, dict[str, Any]]) -> str | None:
         if not row["passed"]:
             return (
                 f"{row['file']} does not answer as the SavedModel does (accuracy {row['accuracy_difference']:+.3f} on "
-                f"{row['examples']} images); leave {name} out of push.formats"
+                f"{row['examples']} images, probabilities up to {row['max_probability_difference']} off); leave {name} "
+                "out of push.formats"
             )
     return None
 

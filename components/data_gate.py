@@ -14,6 +14,8 @@ from tfx.utils import io_utils
 
 from components import features
 from components.errors import DataRefused
+from components.publishing import original
+from components.serving_places import open_serving
 
 RESULT_FILE = "anomalies.json"
 CATEGORIES = (features.CLASS_NAME, features.FORMAT)
@@ -35,8 +37,8 @@ class Executor(base_executor.BaseExecutor):
         )
         schema_uri = artifact_utils.get_single_uri(input_dict["schema"])
         schema = io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(schema_uri))
-        published = Path(exec_properties["published_statistics"])
-        previous = tfdv.load_stats_binary(str(published)) if published.is_file() else None
+        published = statistics_file(exec_properties["serving"], Path(exec_properties["published_statistics"]))
+        previous = tfdv.load_stats_binary(str(published)) if published and published.is_file() else None
         found = find_anomalies(statistics, schema, previous, exec_properties["drift_threshold"])
         Path(artifact_utils.get_single_uri(output_dict["result"]), RESULT_FILE).write_text(json.dumps(found, indent=1))
         if found and exec_properties["on_anomaly"] == "stop":
@@ -47,13 +49,28 @@ class Executor(base_executor.BaseExecutor):
             )
 
 
+def statistics_file(serving: str, folder: Path) -> Path | None:
+    """Statistics of what the model in service was trained on: after a rollback those of the model that came back.
+
+    Args:
+      serving: base path or URI of published versions.
+      folder: holds a file for each version that a run published.
+
+    Returns:
+      The file, which need not exist; None where nothing is in service.
+    """
+    place = open_serving(serving)
+    in_service = place.in_service()
+    return None if in_service is None else folder / f"{original(place, in_service)}.pb"
+
+
 def find_anomalies(statistics, schema, previous, drift_threshold: float) -> list[dict[str, str]]:
     """Validates against the schema and, where there are earlier statistics, against those.
 
     Args:
       statistics: TFDV statistics of the train split's metadata.
       schema: the kept schema; not changed.
-      previous: statistics of the last published run, or None.
+      previous: statistics of what the model in service was trained on, or None.
       drift_threshold: 0 to 1; the largest change in a category's share (L-infinity), or Jensen-Shannon divergence of a
         number's distribution, that is not drift.
 
@@ -81,6 +98,7 @@ class DataGateSpec(ComponentSpec):
     PARAMETERS = {
         "on_anomaly": ExecutionParameter(type=str),
         "drift_threshold": ExecutionParameter(type=float),
+        "serving": ExecutionParameter(type=str),
         "published_statistics": ExecutionParameter(type=str),
     }
     INPUTS = {
@@ -100,14 +118,22 @@ class DataGate(base_component.BaseComponent):
       anomalies: of ExampleValidator, so that its findings are on record before this step judges.
       on_anomaly: `stop` (the run ends with exit code 3 before Transform) or `warn`.
       drift_threshold: see `find_anomalies`.
-      published_statistics: file with the statistics of the last published run; it need not exist.
+      serving: base path or URI of published versions.
+      published_statistics: folder with the statistics of each version's images (see `statistics_file`).
     """
 
     SPEC_CLASS = DataGateSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
     def __init__(
-        self, statistics, schema, anomalies, on_anomaly: str, drift_threshold: float, published_statistics: str
+        self,
+        statistics,
+        schema,
+        anomalies,
+        on_anomaly: str,
+        drift_threshold: float,
+        serving: str,
+        published_statistics: str,
     ):
         spec = DataGateSpec(
             statistics=statistics,
@@ -115,6 +141,7 @@ class DataGate(base_component.BaseComponent):
             anomalies=anomalies,
             on_anomaly=on_anomaly,
             drift_threshold=drift_threshold,
+            serving=serving,
             published_statistics=published_statistics,
             result=types.Channel(type=DataGateResult),
         )

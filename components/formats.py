@@ -18,8 +18,9 @@ from components.conversion import QUANTISED, RESULT_FILE, convert_and_check
 from components.features import CLASSIFIER_FILE, TRAINING_FILE
 from components.transformed import read_images
 
-# Enough to see a loss of one in a hundred, few enough for seconds.
+# Enough to see a loss of one in a hundred, few enough for seconds; fewer show whether numbers are the same.
 TEST_IMAGES = 500
+TEST_IMAGES_UNQUANTISED = 100
 # TensorFlow asks for "around 100-500": accuracy was the same with 20 and with 150 (docs/formats.md).
 REPRESENTATIVE_IMAGES = 150
 
@@ -50,8 +51,10 @@ class Executor(base_executor.BaseExecutor):
 
         training = json.loads((run / TRAINING_FILE).read_text())
         progress.start(None, "reading images")
-        tested, representative = read_images(files("test"), *stored, TEST_IMAGES), None
-        if any(name in QUANTISED for name in settings["formats"]):
+        quantised = any(name in QUANTISED for name in settings["formats"])
+        count = TEST_IMAGES if quantised else TEST_IMAGES_UNQUANTISED
+        tested, representative = read_images(files("test"), *stored, count), None
+        if quantised:
             drawn = read_images(files("train"), *stored, REPRESENTATIVE_IMAGES, len(training["classes"]))
             representative = drawn.pixels
         progress.start(None, "converting")
@@ -70,7 +73,6 @@ class Executor(base_executor.BaseExecutor):
 class ModelFormatsSpec(ComponentSpec):
     PARAMETERS = {
         "settings": ExecutionParameter(type=str),
-        "code": ExecutionParameter(type=str),
     }
     INPUTS = {
         "model": ChannelParameter(type=standard_artifacts.Model),
@@ -93,20 +95,18 @@ class ModelFormats(base_component.BaseComponent):
       transformed_examples: the test split's images are what is compared on, the train split's set the ranges of
         quantised activations.
       settings: `formats` and `max_accuracy_drop` of the configuration's section `push`, `image_size` and `storage`.
-      code: digest of the source.
     """
 
     SPEC_CLASS = ModelFormatsSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
-    def __init__(self, model, model_run, blessing, transformed_examples, settings: dict, code: str):
+    def __init__(self, model, model_run, blessing, transformed_examples, settings: dict):
         spec = ModelFormatsSpec(
             model=model,
             model_run=model_run,
             blessing=blessing,
             transformed_examples=transformed_examples,
             settings=json.dumps(settings, sort_keys=True),
-            code=code,
             formats=types.Channel(type=FormatFiles),
         )
         super().__init__(spec=spec)

@@ -26,6 +26,7 @@ def odd_inputs(image: bytes) -> dict[str, bytes]:
         "20 megapixels": _large_jpeg(),
         "PNG for a JPEG": png(64, 48),
         "JPEG that claims 60,000 x 60,000": jpeg_claiming(CLAIMED, CLAIMED),
+        "JPEG that claims 20,000 x 20,000": jpeg_claiming(20_000, 20_000),
         "PNG that claims 60,000 x 60,000": png_header(CLAIMED, CLAIMED),
         "GIF that claims 60,000 x 60,000": gif_header(CLAIMED, CLAIMED),
         "BMP that claims 60,000 x 60,000": bmp_header(CLAIMED, CLAIMED),

@@ -16,8 +16,8 @@ JPEG_QUALITY = 95
 # A JPEG may be decoded smaller when this many times the wanted pixels remain for the antialiased resize.
 OVERSAMPLING = 2
 RATIOS = (1, 2, 4, 8)
-# What TensorFlow decodes at most, in pixels of three channels (512 MiB).
-LARGEST = 2**29 // 3
+# Pixels that TensorFlow decodes at most.
+LARGEST = 2**29
 
 
 def decode(encoded: tf.Tensor, size: int | None = None) -> tf.Tensor:

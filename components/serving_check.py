@@ -5,7 +5,9 @@ order that training had, and odd inputs must not end the process.
 """
 
 import contextlib
+import importlib.util
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -15,11 +17,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from components import serving_process
 from components.errors import GraftError
 from components.gate import OVERALL, Check
 from components.odd_inputs import odd_inputs
 
-SCRIPT = Path(__file__).with_name("serving_process.py")
+SCRIPT = Path(serving_process.__file__)
 RESULT_FILE = "serving_check.json"
 PREFIX = "serving_"
 TOLERANCE = 1e-5  # of a probability
@@ -112,7 +115,7 @@ def _write_request(folder: Path, images: list[Sent]) -> None:
 
 def _run(model: Path, folder: Path) -> None:
     # -I: nothing of the working directory, the user's packages or PYTHONPATH gets in.
-    command = [sys.executable, "-I", str(SCRIPT), str(model), str(folder)]
+    command = [sys.executable, "-I", str(SCRIPT), str(model), str(folder), _packages()]
     # TensorFlow as it comes: TensorFlow Transform sets TF_USE_LEGACY_KERAS here.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "KERAS_"))}
     # A CPU is what there always is; a GPU may be busy with what this process does.
@@ -124,6 +127,11 @@ def _run(model: Path, folder: Path) -> None:
     if done.returncode:
         ended = f"was ended by signal {-done.returncode}" if done.returncode < 0 else "failed"
         raise _failed(ended, done.stdout)
+
+
+def _packages() -> str:
+    """Where TensorFlow is, which need not be where an isolated interpreter looks."""
+    return str(Path(importlib.util.find_spec("tensorflow").origin).parents[1])
 
 
 def _failed(how: str, output: bytes | None) -> GraftError:
@@ -153,9 +161,9 @@ def _compare(answers: dict, images: list[Sent], class_names: list[str], evaluate
         if image.probabilities is not None:
             trained = max(trained, _farthest(image.probabilities, probabilities))
         if image.score is not None:
-            difference = max(difference, abs(image.score - answer["score"]))
-            # What the evaluation found best may be second by a hair.
-            difference = max(difference, abs(image.score - probabilities[image.class_id]))
+            # Also of the class itself: what the evaluation found best may be second by a hair.
+            found = [answer["score"], probabilities[image.class_id]]
+            difference = max(difference, _farthest([image.score] * 2, found))
     unclean = sum(outcome not in ("answered", "refused") for outcome in answers["odd"].values())
     found = (
         ("training_difference", trained, TOLERANCE),
@@ -169,7 +177,8 @@ def _compare(answers: dict, images: list[Sent], class_names: list[str], evaluate
 
 
 def _farthest(expected: list[float], found: list[float]) -> float:
-    if len(expected) != len(found):
+    # What is no number compares as smaller than anything, and lies as far off as can be.
+    if len(expected) != len(found) or not all(map(math.isfinite, found)):
         return 1.0
     return max(abs(a - b) for a, b in zip(expected, found, strict=True))
 

@@ -1,10 +1,10 @@
 """What an exported model answers with TensorFlow and nothing else: a script for a process of its own.
 
-    python -I serving_process.py MODEL FOLDER
+    python -I serving_process.py MODEL FOLDER PACKAGES
 
-It reads `FOLDER/request.json` (`images` and `odd`: names of files in FOLDER; `calls`: how often the latency is
-measured) and writes `FOLDER/answers.json`. On the standard output it says what it begins, so that one who waits knows
-where it ended when it does not return.
+PACKAGES is the folder in which TensorFlow is installed. The script reads `FOLDER/request.json` (`images` and `odd`: names
+of files in FOLDER; `calls`: how often the latency is measured) and writes `FOLDER/answers.json`. On the standard output it
+says what it begins, so that one who waits knows where it ended when it does not return.
 """
 
 import json
@@ -30,10 +30,12 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def main(model_folder: str, folder: str) -> None:
+def main(model_folder: str, folder: str, packages: str) -> None:
     with open(os.path.join(folder, "request.json")) as file:
         request = json.load(file)
     say("importing TensorFlow")
+    # Last, so that it hides nothing.
+    sys.path.append(packages)
     import tensorflow as tf
 
     # Not before: TensorFlow looks whether there is a tf_keras.
@@ -48,7 +50,7 @@ def main(model_folder: str, folder: str) -> None:
         "class_names": [name.decode() for name in model.class_names.numpy()],
         "labels": model.labels.asset_path.numpy().decode(),
     }
-    with open(answers["labels"], newline="\n") as file:
+    with open(answers["labels"], encoding="utf-8", newline="\n") as file:
         answers["labels"] = file.read().split("\n")[:-1]
 
     def read(name: str) -> bytes:

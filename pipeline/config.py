@@ -202,7 +202,10 @@ class EvaluationConfig(Section):
         floors = ("min_accuracy", "min_class_recall", "min_class_precision", "max_log_loss", "max_calibration_error")
         if self.min_slice_accuracy is not None and not self.slices:
             raise ValueError("min_slice_accuracy needs slices, such as [size]")
-        if not self.default_rules and all(getattr(self, floor) is None for floor in floors):
+        # A share of nothing is reached by any model, an error of all by any, too.
+        empty = {"max_calibration_error": 1.0}
+        set_floors = [name for name in floors if getattr(self, name) not in (None, empty.get(name, 0.0))]
+        if not self.default_rules and not set_floors and not self.min_slice_accuracy:
             raise ValueError(
                 f"a gate must check something: leave default_rules on, or set {', '.join(floors[:-1])} or {floors[-1]}"
             )

@@ -24,7 +24,7 @@ from pipeline.config import Config
 from trainer.backbones import BACKBONES, weights_digest
 
 # What is in service, or what was published last, is looked up when these run: a cached answer would be an old one.
-NEVER_CACHED = ("ImportSchemaGen", "DataGate", "GatedEvaluator", "ServingCheck", "AtomicPusher")
+NEVER_CACHED = ("ImportSchemaGen", "DataGate", "GatedEvaluator", "ModelFormats", "ServingCheck", "AtomicPusher")
 # Names for people.
 STEPS = {
     "ImageExampleGen": "Ingest images",
@@ -89,7 +89,8 @@ def create_pipeline(
         anomalies=validator.outputs["anomalies"],
         on_anomaly=config.data.on_anomaly,
         drift_threshold=config.data.drift_threshold,
-        published_statistics=f"{schema_folder}/published_statistics.pb",
+        serving=serving,
+        published_statistics=f"{schema_folder}/published_statistics",
     )
     # Decode, resize, store; labels by sorted class name.
     transform = ImageTransform(
@@ -124,7 +125,6 @@ def create_pipeline(
         blessing=evaluator.outputs["blessing"],
         transformed_examples=transform.outputs["transformed_examples"],
         settings=format_settings(config),
-        code=source_digest("components.formats"),
     )
     # What would be published answers in a process of its own as it did here.
     serving_check = ServingCheck(

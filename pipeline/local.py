@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from components import data_report, model_card, progress
-from components.conversion import require_packages
+from components.conversion import package_versions, require_packages
 from components.errors import GraftError, UsageError
 from components.features import TENSORBOARD_FOLDER, TRAINING_FILE
 from components.files import read_json_lines, write_json_lines, write_whole
 from components.image_files import Digest, content_digest
 from components.inspection import IO_ERROR
-from components.publishing import read_card, stands_for
+from components.publishing import original, read_card, stands_for
 from components.remembered import SPLITS_FILE
 from components.serving_places import open_serving
 from components.source import ROOT, source_digest
@@ -143,6 +143,7 @@ def _fingerprint(config: Config, sources: Sources, digest: str) -> str:
         digest,
         code,
         backbones.weights_digest(config.model.weights),
+        *package_versions(config.push.formats),
         _file_digest(ROOT / "requirements.lock"),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -346,7 +347,14 @@ class _Run:
         if summary["status"] != "published":
             return
         statistics = Path(self.artifacts["StatisticsGen"]["statistics"].uri, "Split-train", "FeatureStats.pb")
-        write_whole(self.output.schema / "published_statistics.pb", statistics.read_bytes())
+        folder = self.output.schema / "published_statistics"
+        folder.mkdir(exist_ok=True)
+        write_whole(folder / f"{summary['model']['path'].rpartition('/')[2]}.pb", statistics.read_bytes())
+        place = open_serving(self.output.serving_place(self.config.push.destination))
+        wanted = {str(original(place, version)) for version in place.versions()}
+        for file in folder.glob("*.pb"):
+            if file.stem not in wanted:
+                file.unlink()
         if "SchemaGen" in self.artifacts:
             schema = Path(self.artifacts["SchemaGen"]["schema"].uri, "schema.pbtxt")
             write_whole(self.output.schema / "metadata.pbtxt", schema.read_bytes())

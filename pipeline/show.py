@@ -11,6 +11,7 @@ from rich.text import Text
 
 from components.errors import UsageError, printable
 from pipeline.output import Output, read_summary
+from pipeline.summary import floor_out_of_reach
 
 MOST_PASSED, MOST_NOT_JUDGED, MOST_NAMED = 20, 5, 8
 VERDICTS = {False: Text("refused", "bold red"), True: Text("passed", "green"), None: Text("not judged", "dim")}
@@ -100,6 +101,8 @@ def _after(summary: dict[str, Any], gate: dict[str, Any]) -> list[str]:
         lines.append(
             f"A drop in accuracy of {100 * drop:.1f} points or more would be noticed here with a probability of 80 %."
         )
+    if hint := floor_out_of_reach(gate["checks"]):
+        lines.append(hint)
     if failed:
         named = [f"{_name(check['metric'])} ({check['slice']})" for check in failed]
         more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""

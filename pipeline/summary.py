@@ -3,6 +3,7 @@
 import datetime
 import importlib.metadata
 import json
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 MAX_REFUSALS = 10
+Z_SQUARED = 1.6448536269514722**2  # of the one-sided 95 % bound
 PACKAGES = ("tfx", "tensorflow", "keras", "apache-beam", "tensorflow-transform", "tensorflow-model-analysis", "numpy")
 
 
@@ -206,8 +208,25 @@ def print_refusal(summary: dict[str, Any], steps: "Steps") -> None:
             )
         else:
             steps.say(f"  refused by {where}: {check['value']:.4g} against {check['bound']:.4g}")
+    if hint := floor_out_of_reach(summary["gate"]["checks"]):
+        steps.say(f"  {hint}")
     if len(failed) > MAX_REFUSALS:
         steps.say(f"  and by {len(failed) - MAX_REFUSALS} more checks")
     # A summary of an earlier release has none.
     if problem := summary.get("serving", {}).get("problem"):
         steps.say(f"  {printable(problem)}")
+
+
+def floor_out_of_reach(checks: list[dict[str, Any]]) -> str | None:
+    """What to do where even a perfect model would not exceed the default floor, which depends on the test images alone."""
+    count = next((check["value"] for check in checks if check["metric"] == "test_examples"), 0)
+    share = next((check["bound"] for check in checks if check["metric"] == "accuracy_lower_bound"), 0.0)
+    # With every image right, Wilson's lower bound is n / (n + z^2).
+    needed = math.inf if share == 1 else math.floor(Z_SQUARED * share / (1 - share)) + 1
+    if not count or count >= needed:
+        return None
+    enough = "" if needed == math.inf else f", {needed} at the least if the classes stay as they are,"
+    return (
+        f"No model could pass: {share:.0%} of the {count} test images are of one class. Add test images of the others"
+        f"{enough} or set evaluation.default_rules to false and floors of your own, such as evaluation.min_class_recall."
+    )

@@ -126,7 +126,7 @@ def export(
     with tempfile.TemporaryDirectory() as scratch:
         labels = Path(scratch, LABELS_FILE)
         # One class a line; a newline inside a name would break that, so it is written as \n.
-        labels.write_text("".join(name.replace("\n", "\\n") + "\n" for name in class_names))
+        labels.write_text("".join(name.replace("\n", "\\n") + "\n" for name in class_names), encoding="utf-8")
         classifier = Classifier(model, class_names, preprocessing, constants, str(labels), temperature)
         signatures = {name: getattr(classifier, name).get_concrete_function() for name in SIGNATURES}
         tf.saved_model.save(classifier.state, str(folder), signatures=signatures)

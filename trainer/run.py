@@ -112,9 +112,11 @@ def sample_answers(classifier: keras.Model, split: Split, degrees: float) -> lis
       `{key, probabilities}` of the first images in the order of their keys.
     """
     count = min(ANSWERS, len(split))
-    # Where the exported model will be asked.
+    # Where and how the exported model will be asked: layer by layer, TensorFlow rounds otherwise than in a graph.
     with tf.device("/CPU:0"):
-        found = classifier(split.normalised(tf.constant(split.take(np.arange(count)))), training=False).numpy()
+        found = tf.function(lambda images: classifier(split.normalised(images), training=False))(
+            tf.constant(split.take(np.arange(count)))
+        ).numpy()
     rows = found if degrees == 1 else calibration.scaled(found, degrees)
     return [
         {"key": key.decode(), "probabilities": [float(value) for value in row]}

@@ -296,7 +296,7 @@ def execute(model: SimpleNamespace, folder: Path, blessed: bool) -> Path:
         "storage": "png",
     }
     inputs = {"model": [trained], "model_run": [run], "blessing": [blessing], "transformed_examples": [examples]}
-    Executor().Do(inputs, {"formats": [formats]}, {"settings": json.dumps(settings), "code": ""})
+    Executor().Do(inputs, {"formats": [formats]}, {"settings": json.dumps(settings)})
     return Path(formats.uri)
 
 
