@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import zlib
 
 import keras
@@ -339,7 +340,10 @@ cli.main()
 def signalled(name: str, number: signal.Signals, few: int, *arguments) -> subprocess.CompletedProcess:
     """`graft predict` in another process, which gets the signal when a file of this name is about to be there."""
     command = [sys.executable, "-c", SIGNALLED, *map(str, (name, int(number), few, "predict", *arguments))]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    # The log of a process that is killed stays.
+    with tempfile.TemporaryDirectory() as scratch:
+        environment = os.environ | {"TMPDIR": scratch}
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
 
 
 @pytest.mark.parametrize("when", ["parts/2", "answers.csv"], ids=["in the middle", "before the file has its name"])
