@@ -29,8 +29,6 @@ from components.predictions import BASELINE, CANDIDATE, PREDICTIONS, read_predic
 from components.publishing import local_copy, newest
 from components.slices import slices_of
 
-DECISION_FILE = "decision.json"
-
 
 def eval_config(with_baseline: bool) -> tfma.EvalConfig:
     """Accuracy, loss and count, overall and by true class."""
@@ -97,7 +95,7 @@ class Executor(tfx_evaluator.Executor):
             "baseline_reason": baseline.reason,
             "in_service_version": int(in_service.name) if in_service else None,
         }
-        (evaluation / DECISION_FILE).write_text(json.dumps(result, indent=1))
+        (evaluation / features.DECISION_FILE).write_text(json.dumps(result, indent=1))
         _bless(output_dict, result["blessed"], model, baseline.version)
 
     def _evaluate(self, input_dict, output_dict, baseline: Baseline, class_names: list[str]) -> None:

@@ -28,3 +28,7 @@ TRAINING_FILE = "training.json"
 ANSWERS_FILE = "answers.json"
 TENSORBOARD_FOLDER = "tensorboard"
 CLASSIFIER_FILE = "classifier.keras"
+
+# What the gate leaves, and the Pusher: a custom property that says why a model that was blessed was not pushed.
+DECISION_FILE = "decision.json"
+REFUSAL = "refusal"

@@ -16,15 +16,11 @@ from tfx.utils import json_utils, proto_utils
 
 from components import conversion, model_card, serving_check
 from components.data_report import CATALOG_FILE
-from components.features import TRAINING_FILE
+from components.features import DECISION_FILE, REFUSAL, TRAINING_FILE
 from components.formats import FormatFiles
 from components.ingestion import ImageCatalog
 from components.publishing import publish, taken_back
 from components.source import LIBRARIES
-
-DECISION_FILE = "decision.json"
-# Custom property of the pushed model: why a model that was blessed was not pushed.
-REFUSAL = "refusal"
 
 
 class Executor(executor.Executor):

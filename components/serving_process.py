@@ -2,9 +2,9 @@
 
     python -I serving_process.py MODEL FOLDER PACKAGES
 
-PACKAGES is the folder in which TensorFlow is installed. The script reads `FOLDER/request.json` (`images` and `odd`: names
-of files in FOLDER; `calls`: how often the latency is measured) and writes `FOLDER/answers.json`. On the standard output it
-says what it begins, so that one who waits knows where it ended when it does not return.
+PACKAGES is the folder in which TensorFlow is installed. The script reads `FOLDER/request.json` (`images` and `odd`:
+names of files in FOLDER; `calls`: how often the latency is measured) and writes `FOLDER/answers.json`. On the standard
+output it says what it begins, so that one who waits knows where it ended when it does not return.
 """
 
 import json

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from components import progress
+from components.errors import printable
 
 
 class Steps:
@@ -51,7 +52,8 @@ class Steps:
             self.say(f"{time.strftime('%H:%M:%S')}  {name} ...")
             yield result
         seconds = time.monotonic() - began
-        note = f"  {result['note']}" if result["note"] else ""
+        # It may hold names of classes and files.
+        note = f"  {printable(result['note'])}" if result["note"] else ""
         stamp = "" if self.console.is_terminal else f"{time.strftime('%H:%M:%S')}"
         self.say(f"{stamp}  {name:<28}{seconds:7.1f} s{note}")
 

@@ -40,6 +40,7 @@ def _require_serving(folder: Path) -> None:
         )
     output = Output(folder)
     if (folder / LOCK).is_file() and output.runs.is_dir():
-        path = read_summary(output.runs / "latest").get("model", {}).get("path")
+        runs = sorted(output.runs.glob("*/summary.json"), reverse=True)
+        path = next((path for run in runs if (path := read_summary(run.parent).get("model", {}).get("path"))), None)
         place = path.rpartition("/")[0] if path else str(output.serving)
         raise UsageError(f"{folder} is an output folder; its serving folder is {place}: graft rollback {place}.")

@@ -8,9 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components import conversion, data_report, serving_check
+from components import conversion, data_report, features, serving_check
 from components.errors import GraftError, printable
-from components.features import TRAINING_FILE
 from components.storage import is_uri
 
 if TYPE_CHECKING:
@@ -31,8 +30,8 @@ def timestamp(seconds: float) -> str:
 def collect(run: "_Run", error: BaseException | None) -> dict[str, Any]:
     """The summary of a run that ended, with what there is of it."""
     data = _read(run, "ImageExampleGen", "catalog", data_report.CATALOG_FILE)
-    training = _read(run, "Trainer", "model_run", TRAINING_FILE)
-    decision = _read(run, "GatedEvaluator", "evaluation", "decision.json")
+    training = _read(run, "Trainer", "model_run", features.TRAINING_FILE)
+    decision = _read(run, "GatedEvaluator", "evaluation", features.DECISION_FILE)
     served = _served(run)
     pushed = run.artifacts.get("AtomicPusher", {}).get("pushed_model")
     path = pushed.custom_properties["pushed_destination"].string_value if pushed else ""
@@ -63,7 +62,7 @@ def collect(run: "_Run", error: BaseException | None) -> dict[str, Any]:
             "baseline_status": decision.get("baseline_status"),
             "baseline_reason": decision.get("baseline_reason"),
             "detectable_drop": decision.get("detectable_drop"),
-            "refusal": pushed.custom_properties["refusal"].string_value or None if pushed else None,
+            "refusal": pushed.custom_properties[features.REFUSAL].string_value or None if pushed else None,
             "checks": decision.get("checks", []) + served.get("checks", []),
         },
         "serving": {name: served.get(name) for name in ("problem", "latency_ms", "load_seconds", "images", "odd")},
@@ -108,7 +107,7 @@ def note(node_id: str, outputs: dict[str, Any]) -> str:
         bad = sum(data["quarantined"].values())
         return f"{data['images']} images in {len(data['classes'])} classes" + (f", {bad} quarantined" if bad else "")
     if node_id == "Trainer":
-        result = json.loads(Path(outputs["model_run"].uri, TRAINING_FILE).read_text())
+        result = json.loads(Path(outputs["model_run"].uri, features.TRAINING_FILE).read_text())
         parts = [f"{frozen['eval_accuracy']:.3f} frozen"] if (frozen := result["frozen"]) else []
         if tuned := result["fine_tune"]:
             parts.append(f"{tuned['eval_accuracy']:.3f} fine-tuned" + ("" if tuned["kept"] else " (undone)"))
@@ -118,7 +117,7 @@ def note(node_id: str, outputs: dict[str, Any]) -> str:
             parts.append(f"gone on with after {after[-1]}")
         return f"eval accuracy {', '.join(parts)}"
     if node_id == "GatedEvaluator":
-        decision = json.loads(Path(outputs["evaluation"].uri, "decision.json").read_text())
+        decision = json.loads(Path(outputs["evaluation"].uri, features.DECISION_FILE).read_text())
         return f"test accuracy {decision['metrics']['accuracy']:.3f}, {'passed' if decision['blessed'] else 'refused'}"
     if node_id == "ServingCheck":
         found = serving_check.read_result(Path(outputs["infra_blessing"].uri))
@@ -218,7 +217,7 @@ def print_refusal(summary: dict[str, Any], steps: "Steps") -> None:
 
 
 def floor_out_of_reach(checks: list[dict[str, Any]]) -> str | None:
-    """What to do where even a perfect model would not exceed the default floor, which depends on the test images alone."""
+    """What to do where even a perfect model would not exceed the default floor; None where one would."""
     count = next((check["value"] for check in checks if check["metric"] == "test_examples"), 0)
     share = next((check["bound"] for check in checks if check["metric"] == "accuracy_lower_bound"), 0.0)
     # With every image right, Wilson's lower bound is n / (n + z^2).
@@ -228,5 +227,5 @@ def floor_out_of_reach(checks: list[dict[str, Any]]) -> str | None:
     enough = "" if needed == math.inf else f", {needed} at the least if the classes stay as they are,"
     return (
         f"No model could pass: {share:.0%} of the {count} test images are of one class. Add test images of the others"
-        f"{enough} or set evaluation.default_rules to false and floors of your own, such as evaluation.min_class_recall."
+        f"{enough} or set evaluation.default_rules to false and a floor such as evaluation.min_class_recall."
     )

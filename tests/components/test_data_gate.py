@@ -5,7 +5,8 @@ import pytest
 import tensorflow_data_validation as tfdv
 
 from components import features
-from components.data_gate import find_anomalies
+from components.data_gate import find_anomalies, statistics_file
+from components.publishing import publish, rollback
 
 
 def statistics(names: list[str], height: int = 100):
@@ -54,3 +55,15 @@ def test_drift_under_the_threshold_passes(usual, schema):
     new = statistics(["cat"] * 60 + ["dog"] * 40)
     assert find_anomalies(new, schema, usual, 0.3) == []
     assert named(find_anomalies(new, schema, usual, 0.05)) == [features.CLASS_NAME]
+
+
+def test_drift_is_measured_against_the_model_in_service_also_after_a_rollback(tmp_path):
+    serving, model = tmp_path / "serving", tmp_path / "model"
+    model.mkdir()
+    (model / "saved_model.pb").write_bytes(b"1")
+    assert statistics_file(str(serving), tmp_path) is None
+    first = publish(model, serving, keep=5).name
+    second = publish(model, serving, keep=5).name
+    assert statistics_file(str(serving), tmp_path) == tmp_path / f"{second}.pb"
+    rollback(serving)
+    assert statistics_file(str(serving), tmp_path) == tmp_path / f"{first}.pb"

@@ -154,7 +154,7 @@ def evaluate(examples, tmp_path):
             {name: [artifacts[name]] for name in outputs},
             {"serving": str(tmp_path / "serving"), "rules": json.dumps(rules)},
         )
-        decision = json.loads((tmp_path / "evaluation" / evaluation.DECISION_FILE).read_text())
+        decision = json.loads((tmp_path / "evaluation" / features.DECISION_FILE).read_text())
         rows = evaluation.read_predictions(tmp_path / "evaluation")
         return Outcome(decision, rows, (tmp_path / "blessing" / "BLESSED").is_file())
 

@@ -83,6 +83,8 @@ def test_g11_model_that_answers_as_trained_passes_with_its_latency(result):
 def test_g12_odd_inputs_are_answered_or_refused_cleanly(result):
     assert set(result.odd) == set(odd_inputs(picture(0)))
     whole = {"one pixel", "one row of 5,000 pixels", "20 megapixels", "PNG for a JPEG"}
+    # Grey where its data ends: decoded at an eighth, so that it costs little.
+    whole.add("JPEG that claims 20,000 x 20,000")
     assert {name for name, outcome in result.odd.items() if outcome == "answered"} == whole
     assert set(result.odd.values()) == {"answered", "refused"}
 
@@ -142,6 +144,13 @@ def test_g11_probability_that_is_off_by_more_than_allowed_is_caught(answers, sen
     assert compared(answers, [far, *sent[1:]]) == ["serving_training_difference"]
     other = replace(sent[0], score=sent[0].score - 2e-5)
     assert compared(answers, [other, *sent[1:]]) == ["serving_evaluation_difference"]
+
+
+def test_g11_answer_that_is_no_number_is_caught(answers, sent):
+    """NaN is not greater than any bound."""
+    nothing = {"label": "cat", "score": float("nan"), "probabilities": [float("nan")] * 3}
+    found = answers | {"images": [nothing, *answers["images"][1:]]}
+    assert {"serving_training_difference", "serving_evaluation_difference"} <= set(compared(found, sent))
 
 
 def test_evaluation_that_answered_another_class_is_caught(answers, sent):

@@ -10,7 +10,7 @@ import pytest
 
 from components.errors import UsageError
 from pipeline.show import MOST_NAMED, find_run, show
-from pipeline.summary import MAX_REFUSALS, print_refusal
+from pipeline.summary import MAX_REFUSALS, floor_out_of_reach, print_refusal
 from tests.conftest import ROOT
 
 OVERALL = "overall"
@@ -183,3 +183,25 @@ def test_refusal_names_metric_slice_value_bound_and_what_is_in_service_and_stays
     assert lines[2] == "  refused by recall (c0\\n): 0.1 against 0.5"
     assert lines[-1] == "  and by 7 more checks"
     assert len(lines) == MAX_REFUSALS + 1
+
+
+def floor(count: int, share: float) -> list[dict]:
+    return [
+        check("test_examples", "overall", count, 20, True),
+        check("accuracy_lower_bound", "overall", 0.9, share, False),
+    ]
+
+
+def test_floor_that_no_model_could_exceed_says_so_and_what_to_do():
+    hint = floor_out_of_reach(floor(50, 0.95))
+    assert "95% of the 50 test images" in hint and "52 at the least" in hint and "default_rules" in hint
+    assert floor_out_of_reach(floor(52, 0.95)) is None
+    assert "at the least" not in floor_out_of_reach(floor(1000, 1.0))
+    assert floor_out_of_reach([]) is None
+
+
+@pytest.mark.parametrize(("count", "share"), [(51, 0.95), (52, 0.95), (259, 0.99), (270, 0.99)])
+def test_floor_is_out_of_reach_exactly_where_a_perfect_model_is_refused(count, share):
+    from components.gate_statistics import wilson_lower_bound
+
+    assert (floor_out_of_reach(floor(count, share)) is not None) == (wilson_lower_bound(count, count) <= share)
