@@ -1,6 +1,7 @@
 """Explains the gate's decision about a run as a table."""
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ from rich.text import Text
 
 from components.errors import UsageError, printable
 from pipeline.output import Output, read_summary
-from pipeline.summary import floor_out_of_reach
 
 MOST_PASSED, MOST_NOT_JUDGED, MOST_NAMED = 20, 5, 8
 VERDICTS = {False: Text("refused", "bold red"), True: Text("passed", "green"), None: Text("not judged", "dim")}
 NO_REGRESSION = "no_regression_"
+Z_SQUARED = 1.6448536269514722**2  # of the one-sided 95 % bound
 
 
 def find_run(folder: Path) -> Path:
@@ -177,3 +178,18 @@ def _number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def floor_out_of_reach(checks: list[dict[str, Any]]) -> str | None:
+    """What to do where even a perfect model would not exceed the default floor; None where one would."""
+    count = next((check["value"] for check in checks if check["metric"] == "test_examples"), 0)
+    share = next((check["bound"] for check in checks if check["metric"] == "accuracy_lower_bound"), 0.0)
+    # With every image right, Wilson's lower bound is n / (n + z^2).
+    needed = math.inf if share == 1 else math.floor(Z_SQUARED * share / (1 - share)) + 1
+    if not count or count >= needed:
+        return None
+    enough = "" if needed == math.inf else f", {needed} at the least if the classes stay as they are,"
+    return (
+        f"No model could pass: {share:.0%} of the {count} test images are of one class. Add test images of the others"
+        f"{enough} or set evaluation.default_rules to false and a floor such as evaluation.min_class_recall."
+    )

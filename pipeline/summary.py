@@ -3,7 +3,6 @@
 import datetime
 import importlib.metadata
 import json
-import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from components import conversion, data_report, features, serving_check
 from components.errors import GraftError, printable
 from components.storage import is_uri
+from pipeline.show import floor_out_of_reach
 
 if TYPE_CHECKING:
     from pipeline.console import Steps
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 MAX_REFUSALS = 10
-Z_SQUARED = 1.6448536269514722**2  # of the one-sided 95 % bound
 PACKAGES = ("tfx", "tensorflow", "keras", "apache-beam", "tensorflow-transform", "tensorflow-model-analysis", "numpy")
 
 
@@ -214,18 +213,3 @@ def print_refusal(summary: dict[str, Any], steps: "Steps") -> None:
     # A summary of an earlier release has none.
     if problem := summary.get("serving", {}).get("problem"):
         steps.say(f"  {printable(problem)}")
-
-
-def floor_out_of_reach(checks: list[dict[str, Any]]) -> str | None:
-    """What to do where even a perfect model would not exceed the default floor; None where one would."""
-    count = next((check["value"] for check in checks if check["metric"] == "test_examples"), 0)
-    share = next((check["bound"] for check in checks if check["metric"] == "accuracy_lower_bound"), 0.0)
-    # With every image right, Wilson's lower bound is n / (n + z^2).
-    needed = math.inf if share == 1 else math.floor(Z_SQUARED * share / (1 - share)) + 1
-    if not count or count >= needed:
-        return None
-    enough = "" if needed == math.inf else f", {needed} at the least if the classes stay as they are,"
-    return (
-        f"No model could pass: {share:.0%} of the {count} test images are of one class. Add test images of the others"
-        f"{enough} or set evaluation.default_rules to false and a floor such as evaluation.min_class_recall."
-    )

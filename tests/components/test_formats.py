@@ -19,8 +19,10 @@ from components.conversion import (
     check,
     convert,
     convert_and_check,
+    gate_checks,
     passed_files,
     predictor,
+    problem,
     read_result,
     require_packages,
     saved_model_predictor,
@@ -158,12 +160,20 @@ def test_g15_a_keras_file_with_code_inside_fails_without_running_it_and_the_othe
 
 
 def test_conversion_that_raises_is_a_failed_format_with_its_cause(model, tested, tmp_path):
-    found = convert_and_check(["keras"], model.folder, tmp_path / "gone.keras", 1.0, tested, None, 0.02, tmp_path)
-    assert found["keras"] == {
-        "file": "classifier.keras",
-        "passed": False,
-        "error": f"FileNotFoundError: [Errno 2] No such file or directory: '{tmp_path}/gone.keras'",
-    }
+    broken = tmp_path / "broken.keras"
+    broken.write_bytes(b"no model")
+    found = convert_and_check(["keras"], model.folder, broken, 1.0, tested, None, 0.02, tmp_path)["keras"]
+    assert (found["file"], found["passed"]) == ("classifier.keras", False)
+    assert found["error"].startswith("ValueError: ") and "\n" not in found["error"]
+    (check,) = gate_checks({"keras": found})
+    assert (check.metric, check.passed) == ("keras_written", False)
+    assert "leave keras out of push.formats" in problem({"keras": found})
+
+
+def test_p3_fault_of_the_machine_is_an_error_and_refuses_no_model(model, tested, tmp_path):
+    """A refusal would be remembered after the disk is free again."""
+    with pytest.raises(OSError):
+        convert_and_check(["keras"], model.folder, tmp_path / "gone.keras", 1.0, tested, None, 0.02, tmp_path)
 
 
 def test_onnx_without_its_packages_is_refused_in_one_sentence(monkeypatch):
@@ -191,12 +201,24 @@ def test_quantised_format_may_lose_the_bound_rounded_up_to_a_whole_image(lost, d
     assert found["tolerance"] is None
 
 
-def test_float_format_may_lose_no_image_and_only_rounding_of_a_probability():
+def test_float_format_may_differ_by_rounding_whatever_that_makes_of_a_tie():
     labels, right = np.zeros(40, int), answers(30)
-    assert check("onnx", right + 5e-5, right, labels, 0.5)["passed"]
-    assert not check("onnx", right + 2e-4, right, labels, 0.5)["passed"]
+    assert check("onnx", right + 5e-4, right, labels, 0.5)["passed"]
+    off = check("onnx", right + 2e-3, right, labels, 0.5)
+    assert not off["passed"]
+    (line,) = gate_checks({"onnx": {"file": "model.onnx"} | off})
+    assert (line.metric, line.passed, line.bound) == ("onnx_probability_difference", False, 1e-3)
     even = np.full((40, 2), 0.5)
-    assert not check("onnx", even - [[1e-6, 0]], even, labels, 0.5)["passed"]
+    tied = check("onnx", even - [[1e-6, 0]], even, labels, 0.0)
+    assert tied["passed"] and tied["accuracy"] == 0
+
+
+def test_quantised_format_that_loses_more_than_allowed_is_a_failed_check():
+    found = {"file": "model_int8.tflite"} | check("tflite_int8", answers(25), answers(30), np.zeros(40, int), 0.1)
+    (line,) = gate_checks({"tflite_int8": found})
+    assert (line.metric, line.value, line.bound, line.passed) == ("tflite_int8_accuracy_drop", 0.125, 0.1, False)
+    assert "accuracy -0.125 on 40 images" in problem({"tflite_int8": found})
+    assert problem({"tflite_int8": found | {"passed": True}}) is None
 
 
 @pytest.mark.parametrize("name", list(FILES))

@@ -91,9 +91,6 @@ def test_g1_gate_that_checks_nothing_is_a_configuration_error():
     )
 
 
-@pytest.mark.parametrize(
-    "floor", ["min_accuracy", "min_class_recall", "min_class_precision", "max_log_loss", "max_calibration_error"]
-)
 def test_g1_floors_that_any_model_reaches_are_none():
     off = "evaluation.default_rules=false"
     for empty in ("evaluation.min_accuracy=0", "evaluation.max_calibration_error=1"):
@@ -102,6 +99,9 @@ def test_g1_floors_that_any_model_reaches_are_none():
     assert load(None, [off, "evaluation.slices=[size]", "evaluation.min_slice_accuracy=0.5"])
 
 
+@pytest.mark.parametrize(
+    "floor", ["min_accuracy", "min_class_recall", "min_class_precision", "max_log_loss", "max_calibration_error"]
+)
 def test_g1_one_floor_is_enough_without_the_default_rules(floor):
     config = load(None, ["evaluation.default_rules=false", f"evaluation.{floor}=0.5"])
     assert getattr(config.evaluation, floor) == 0.5
