@@ -20,6 +20,7 @@ from components import parallel
 from components.errors import UsageError
 from components.features import CLASSIFIER_FILE
 from components.gate import OVERALL, Check
+from components.temperature import scaled
 
 # What `push.formats` may hold, and the file of each.
 FILES = {
@@ -39,7 +40,6 @@ TOLERANCE = 1e-3
 OPSET = 17
 ONNX_PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
 CPU = "/CPU:0"
-SMALLEST = 1e-12
 BATCH = 32
 
 Predictor = Callable[[np.ndarray], np.ndarray]
@@ -199,18 +199,9 @@ def _keras_predictor(path: Path, constants: Sequence[np.ndarray], temperature: f
 
     def predict(pixels: np.ndarray) -> np.ndarray:
         with tf.device(CPU):
-            return at_temperature(network(pixels).numpy(), temperature)
+            return scaled(network(pixels).numpy(), temperature)
 
     return predict
-
-
-def at_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """What the exported model makes of the network's probabilities, [images, classes] to the same."""
-    if temperature == 1:
-        return probabilities
-    scaled = np.log(np.maximum(probabilities, SMALLEST)) / temperature
-    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
 
 
 # ---- the check ------------------------------------------------------------------------------------------------------

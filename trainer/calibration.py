@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 import scipy.optimize
-import scipy.special
 
 from components import metrics
+from components.temperature import SMALLEST, scaled
 
 # A factor of 20 either way: a small eval split must not make the network sure of everything, or of nothing.
 BOUNDS = (-3.0, 3.0)
-SMALLEST = 1e-12
 
 
 def losses_of(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -23,14 +22,8 @@ def losses_of(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray
       weights: float32 [classes], what an example of each class counts; None for 1 each.
     """
     true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    losses = -np.log(np.maximum(true, 1e-7))
+    losses = -np.log(np.maximum(true, metrics.SMALLEST))
     return losses if weights is None else losses * weights[labels]
-
-
-def scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities at another temperature, float64 [examples, classes]: above 1 less sure, below 1 surer."""
-    logs = np.log(np.maximum(probabilities.astype(np.float64), SMALLEST))
-    return scipy.special.softmax(logs / temperature, axis=1)
 
 
 def calibrated(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from components import features, pixels
-from trainer.calibration import SMALLEST
+from components.temperature import SMALLEST
 
 LABELS_FILE = "labels.txt"
 SIGNATURES = ("serving_default", "serving_examples", "serving_pixels", "transform_features")
@@ -69,7 +69,7 @@ class Classifier:
         """Images that were decoded, turned upright and resized, RGB, uint8 [batch, size, size, 3]."""
         probabilities = self._network(pixels.normalise(resized, *self._constants))
         if self._temperature != 1:
-            # As `calibration.scaled` does it.
+            # As `temperature.scaled` does it.
             probabilities = tf.nn.softmax(tf.math.log(tf.maximum(probabilities, SMALLEST)) / self._temperature)
         return {"probabilities": probabilities}
 

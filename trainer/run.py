@@ -16,7 +16,8 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from components import progress
 from components.examples_schema import read_class_names
 from components.features import ANSWERS_FILE, CLASSIFIER_FILE, TENSORBOARD_FOLDER, TRAINING_FILE
-from trainer import calibration, dataset, export, warmup
+from components.temperature import scaled
+from trainer import dataset, export, warmup
 from trainer.dataset import Split
 from trainer.stored import Store
 from trainer.transfer import FEATURES_PREFIX, UNFINISHED_PREFIX, Training
@@ -117,7 +118,7 @@ def sample_answers(classifier: keras.Model, split: Split, degrees: float) -> lis
         found = tf.function(lambda images: classifier(split.normalised(images), training=False))(
             tf.constant(split.take(np.arange(count)))
         ).numpy()
-    rows = found if degrees == 1 else calibration.scaled(found, degrees)
+    rows = found if degrees == 1 else scaled(found, degrees)
     return [
         {"key": key.decode(), "probabilities": [float(value) for value in row]}
         for key, row in zip(split.keys[:count], rows, strict=True)

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from components.temperature import scaled
 from trainer import calibration, export
 
 
@@ -11,7 +12,7 @@ def examples(count: int, confidence: float, seed: int) -> tuple[np.ndarray, np.n
     random = np.random.default_rng(seed)
     true = random.dirichlet(np.ones(4), count)
     labels = np.array([random.choice(4, p=row) for row in true])
-    return calibration.scaled(true, 1 / confidence), labels
+    return scaled(true, 1 / confidence), labels
 
 
 @pytest.mark.parametrize("confidence", [0.5, 1.0, 3.0])
@@ -20,7 +21,7 @@ def test_temperature_undoes_how_sure_the_network_is_and_helps_on_other_examples(
     assert degrees == pytest.approx(confidence, rel=0.2)
     probabilities, labels = examples(4000, confidence, 1)
     before = calibration.losses_of(probabilities, labels).mean()
-    after = calibration.losses_of(calibration.scaled(probabilities, degrees), labels).mean()
+    after = calibration.losses_of(scaled(probabilities, degrees), labels).mean()
     assert after <= before * (1.01 if confidence == 1 else 0.99)
 
 
@@ -28,17 +29,17 @@ def test_a_small_split_on_which_everything_is_right_does_not_make_the_network_su
     probabilities = np.full((20, 3), 0.05)
     labels = np.arange(20) % 3
     probabilities[np.arange(20), labels] = 0.9
-    sure = calibration.scaled(probabilities, calibration.temperature(probabilities, labels))
+    sure = scaled(probabilities, calibration.temperature(probabilities, labels))
     assert 0.9 < sure.max() < 0.97
 
 
 def test_scaling_changes_no_prediction_and_a_temperature_of_1_nothing():
     probabilities, _ = examples(50, 1.0, 0)
     for degrees in (0.2, 1.0, 5.0):
-        after = calibration.scaled(probabilities, degrees)
+        after = scaled(probabilities, degrees)
         np.testing.assert_array_equal(after.argmax(axis=1), probabilities.argmax(axis=1))
         np.testing.assert_allclose(after.sum(axis=1), 1)
-    np.testing.assert_allclose(calibration.scaled(probabilities, 1.0), probabilities, rtol=1e-6)
+    np.testing.assert_allclose(scaled(probabilities, 1.0), probabilities, rtol=1e-6)
 
 
 def test_reliability_counts_each_example_once_and_says_how_often_it_is_right():
@@ -59,6 +60,6 @@ def test_exported_model_gives_the_probabilities_at_the_temperature(tmp_path):
     export.export(model, ["a", "b", "c"], preprocessing, constants, tmp_path / "model", 2.5)
     files = tf.constant([tf.io.encode_png(image).numpy() for image in images])
     answer = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"](files)
-    expected = calibration.scaled(model(images / 127.5 - 1).numpy(), 2.5)
+    expected = scaled(model(images / 127.5 - 1).numpy(), 2.5)
     np.testing.assert_allclose(answer["probabilities"].numpy(), expected, atol=1e-5)
     np.testing.assert_allclose(answer["score"].numpy(), expected.max(axis=1), atol=1e-5)

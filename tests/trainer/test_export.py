@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from components.conversion import at_temperature
+from components.temperature import scaled
 from tests.trainer.small_training import CLASS_NAMES, CONSTANTS, SIZE, train
-from trainer import backbones, calibration, export, training
+from trainer import backbones, export, training
 from trainer import model as network
 from trainer.transfer import Training
 
@@ -38,7 +38,7 @@ def test_pixels_give_the_probabilities_that_the_files_with_these_pixels_give(tra
     of_pixels = loaded.signatures["serving_pixels"](pixels=tf.constant(trained.images))["probabilities"].numpy()
     np.testing.assert_array_equal(of_pixels, of_files)
     assert of_pixels.dtype == np.float32
-    expected = calibration.scaled(trained.classifier(trained.images / 127.5 - 1, training=False).numpy(), 0.5)
+    expected = scaled(trained.classifier(trained.images / 127.5 - 1, training=False).numpy(), 0.5)
     np.testing.assert_allclose(of_pixels, expected, atol=1e-5)
 
 
@@ -75,7 +75,7 @@ def test_keras_file_loads_in_safe_mode_and_gives_the_same_once_it_is_calibrated(
     expected = tf.saved_model.load(str(trained.folder / "model")).signatures["serving_pixels"](
         pixels=tf.constant(trained.images)
     )
-    np.testing.assert_allclose(at_temperature(uncalibrated, 0.5), expected["probabilities"].numpy(), atol=1e-6)
+    np.testing.assert_allclose(scaled(uncalibrated, 0.5), expected["probabilities"].numpy(), atol=1e-6)
 
 
 def test_keras_file_of_the_bundled_backbone_starts_another_training(trained):
