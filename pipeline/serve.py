@@ -127,7 +127,7 @@ async def _serve(
     following.cancel()
     application.stop()
     await site.stop()
-    # Cleaning up closes connections that look idle, also those on which a request is under way.
+    # Cleaning up closes connections that look idle, also those whose next request is on its way.
     until = loop.time() + LAST_SECONDS
     while runner.server.connections and loop.time() < until:
         await asyncio.sleep(0.01)
