@@ -3,10 +3,12 @@
 For whoever asks a published model: files on a disk, and requests from a network.
 """
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from components.inspection import MAX_PIXELS, checked_header, to_png
+from components.inspection import MAX_PIXELS, checked_header, claimed_size, to_png
 
 UNREADABLE = "is no image that can be decoded"
 # Pillow holds all pixels of what it converts, so that not every thread may at once.
@@ -23,10 +25,17 @@ class TooLarge(NoImage):
 
 @dataclass(frozen=True)
 class Image:
-    """Bytes that the model should be able to decode, and how many pixels it will unpack."""
+    """An image file whose header was looked at.
+
+    Attributes:
+      data: the file.
+      pixels: that decoding it unpacks.
+      ready: the model should be able to decode it; what is not must be `converted` first.
+    """
 
     data: bytes
     pixels: int
+    ready: bool = True
 
 
 def decodable(data: bytes, max_pixels: int = MAX_PIXELS) -> Image:
@@ -39,6 +48,12 @@ def decodable(data: bytes, max_pixels: int = MAX_PIXELS) -> Image:
     Raises:
       NoImage: the bytes are empty or no image; `TooLarge` where they claim too many pixels.
     """
+    image = checked(data, max_pixels)
+    return image if image.ready else converted(data, max_pixels)
+
+
+def checked(data: bytes, max_pixels: int = MAX_PIXELS) -> Image:
+    """As `decodable`, but converts nothing, which may take seconds."""
     if not data:
         raise NoImage("is empty")
     header = checked_header(data)
@@ -46,7 +61,11 @@ def decodable(data: bytes, max_pixels: int = MAX_PIXELS) -> Image:
         raise TooLarge(f"claims {header.width}x{header.height} pixels, and at most {max_pixels} are allowed")
     if header and 0 < header.unpacked <= max_pixels:
         return Image(data, header.unpacked)
-    return converted(data, max_pixels)
+    with _through_pillow(max_pixels):
+        width, height = claimed_size(data, max_pixels)
+    if width * height > max_pixels:
+        raise TooLarge(f"claims {width}x{height} pixels, and at most {max_pixels} are allowed")
+    return Image(data, width * height, ready=False)
 
 
 def converted(data: bytes, max_pixels: int = MAX_PIXELS) -> Image:
@@ -55,14 +74,19 @@ def converted(data: bytes, max_pixels: int = MAX_PIXELS) -> Image:
     Raises:
       NoImage: Pillow cannot read it either; `TooLarge` where it claims too many pixels.
     """
+    with _converting, _through_pillow(max_pixels):
+        png = to_png(data, max_pixels)
+    return Image(png, checked_header(png).unpacked)
+
+
+@contextlib.contextmanager
+def _through_pillow(max_pixels: int) -> Iterator[None]:
     from PIL.Image import DecompressionBombError
 
     try:
-        with _converting:
-            png = to_png(data, max_pixels)
+        yield
     except DecompressionBombError:
         raise TooLarge(f"claims too many pixels, and at most {max_pixels} are allowed") from None
     # Pillow's plugins raise whatever broken bytes lead them into.
     except Exception:
         raise NoImage(UNREADABLE) from None
-    return Image(png, checked_header(png).unpacked)

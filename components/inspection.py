@@ -178,6 +178,12 @@ def to_png(data: bytes, max_pixels: int = MAX_PIXELS) -> bytes:
         return _saved(_upright(image))
 
 
+def claimed_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(width, height) as Pillow reads them from the header; raises whatever Pillow does where it cannot."""
+    with _opened(data, max_pixels) as image:
+        return image.size
+
+
 def _opened(data: bytes, max_pixels: int):
     """A Pillow image, not decoded yet; an error where its header claims more pixels than are allowed."""
     from PIL import Image

@@ -5,8 +5,10 @@ import contextlib
 import errno
 import gc
 import os
+import re
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +18,10 @@ from urllib.parse import quote
 from components.errors import UsageError, printable
 from pipeline.console import noise_to
 from pipeline.serving.follower import Follower
-from pipeline.serving.version import Loaded
+from pipeline.serving.version import Loaded, Threads
 
 STOP_SECONDS = 60  # that requests get to finish in
-MODEL_THREADS = 2  # one for the batches, one for the other signatures
+LAST_SECONDS = 1  # that a client has for one more request on a connection that it keeps open, and is told to close it
 
 
 def serve(folder: Path, name: str, host: str, port: int, max_request_mib: int) -> None:
@@ -40,6 +42,9 @@ def serve(folder: Path, name: str, host: str, port: int, max_request_mib: int) -
             f"--name is part of the address, and must have no '/' and no ':'. Received: {printable(name)!r}."
         )
     if not folder.is_dir():
+        # A Path has one slash left of the two.
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(folder)):
+            raise UsageError(f"A model is served from a folder on this machine, not from a URI. Received: {folder}.")
         raise UsageError(f"There is no folder {folder}; give a serving folder, such as OUTPUT/serving.")
     # Before the model is loaded: that takes seconds, a port that is taken shows at once.
     with _listening(host, port) as listener, noise_to(Path(os.devnull)) as person:
@@ -66,7 +71,7 @@ def _loaded(follower: Follower) -> Loaded:
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    """A bound socket; it does not listen yet, so that whoever connects early is told so.
+    """A socket that listens at once: of two servers that begin together, one is told that the port is taken.
 
     Raises:
       UsageError: host and port cannot be had.
@@ -76,11 +81,14 @@ def _listening(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen()
         return listener
-    except OSError as error:
-        option = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
-        reason = f"{host}, port {port}, cannot be listened on ({error.strerror})"
-        raise UsageError(f"{reason}; give another {option}.") from None
+    # A name such as a..b is no host name in any encoding.
+    except (OSError, UnicodeError) as error:
+        number, reason = getattr(error, "errno", None), getattr(error, "strerror", "it is no host name")
+        option = "--port" if number in (errno.EADDRINUSE, errno.EACCES) else "--host"
+        place = f"{printable(host)!r}, port {port},"
+        raise UsageError(f"{place} cannot be listened on ({reason}); give another {option}.") from None
 
 
 async def _serve(
@@ -95,25 +103,49 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    with ThreadPoolExecutor(MODEL_THREADS) as models, ThreadPoolExecutor(2) as readers:
-        follower.put_in_service(loaded, models)
-        app = Application(follower, readers, max_bytes, host, say).build()
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
-        await runner.setup()
-        site = web.SockSite(runner, listener)
-        await site.start()
-        _say_where(follower, loaded, listener, say)
-        following = asyncio.create_task(follower.follow(models))
-        await stopped.wait()
-        # A second signal ends it at once.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-        say("Stopping: requests that wait are answered first.")
-        following.cancel()
-        await site.stop()
-        # What had arrived, but was not read yet, is read now: cleaning up closes connections that look idle.
-        await asyncio.sleep(0.1)
-        await runner.cleanup()
+    threads, readers = Threads(), ThreadPoolExecutor(2)
+    follower.put_in_service(loaded, threads)
+    application = Application(follower, readers, max_bytes, host, say)
+    runner = web.AppRunner(
+        application.build(),
+        access_log=None,
+        auto_decompress=False,
+        handler_cancellation=True,  # nothing more is computed for a client that has gone
+        shutdown_timeout=STOP_SECONDS,
+    )
+    await runner.setup()
+    site = web.SockSite(runner, listener)
+    await site.start()
+    _say_where(follower, loaded, listener, say)
+    following = asyncio.create_task(follower.follow(threads))
+    await stopped.wait()
+    # A second signal ends it at once.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.remove_signal_handler(number)
+    say("Stopping: requests that wait are answered first.")
+    _end_in_time(say)
+    following.cancel()
+    application.stop()
+    await site.stop()
+    # Cleaning up closes connections that look idle, also those whose next request is on its way.
+    until = loop.time() + LAST_SECONDS
+    while runner.server.connections and loop.time() < until:
+        await asyncio.sleep(0.01)
+    await runner.cleanup()
+    threads.shutdown()
+    readers.shutdown(wait=False, cancel_futures=True)
+
+
+def _end_in_time(say: Callable[[str], None]) -> None:
+    """Ends the process if it has not ended by itself: whatever a thread computes cannot be stopped otherwise."""
+
+    def end() -> None:
+        say(f"Stopped: not all was answered within {STOP_SECONDS} s.")
+        os._exit(1)
+
+    timer = threading.Timer(STOP_SECONDS, end)
+    timer.daemon = True
+    timer.start()
 
 
 def _say_where(follower: Follower, loaded: Loaded, listener: socket.socket, say: Callable[[str], None]) -> None:

@@ -2,25 +2,22 @@
 
 import asyncio
 import base64
-import contextlib
 import hashlib
 import ipaddress
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from aiohttp import web
 
+from components.decodable import Image
+from pipeline.serving.body import Held, Memory
 from pipeline.serving.follower import Follower, State
-from pipeline.serving.protocol import Refusal, read_request, write_answer
+from pipeline.serving.protocol import Asked, Refusal, read_request, write_answer
 from pipeline.serving.version import Version
-
-MAX_REQUESTS = 256  # that may wait for an answer
-BYTES_IN_FLIGHT = 8  # requests of the largest size that may be in memory
-BODY_SECONDS = 60  # that a client may take to send its request
 
 # As TensorFlow Serving's, whose paths do not care for the case either.
 PREDICT = re.compile(
@@ -55,24 +52,32 @@ class Application:
           say: prints a line for the person who runs the server.
         """
         self._follower, self._executor, self._say = follower, executor, say
-        self._max_bytes = max_request_bytes
-        self._requests, self._bytes = 0, 0
+        self._memory = Memory(max_request_bytes)
+        self._stopping = False
         self._own_host = host if _is_loopback(host) else None
         self._page, self._policy = _page()
 
     def build(self) -> web.Application:
         """The application for aiohttp's runner."""
-        app = web.Application(client_max_size=self._max_bytes, middlewares=[self._guard])
+        app = web.Application(middlewares=[self._guard])
         app.router.add_get("/", self._show_page)
         app.router.add_get("/about", self._about)
-        app.router.add_route("*", "/v1/{path:.*}", self._api)
+        app.router.add_route("*", "/{v1:[vV]1}/{path:.*}", self._api)
         return app
+
+    def stop(self) -> None:
+        """From now on each answer tells its client not to send another request on its connection."""
+        self._stopping = True
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Callable) -> web.StreamResponse:
-        """Every error is JSON with one sentence; every answer is taken for what it says it is."""
+        """Errors are JSON with one sentence; every answer is taken for what it says it is.
+
+        What is no HTTP never gets here: aiohttp answers it with 400 and plain text.
+        """
         try:
             self._check_host(request)
+            self._check_origin(request)
             response = await handler(request)
         except Refusal as refusal:
             response = _json({"error": refusal.reason}, refusal.status)
@@ -83,7 +88,8 @@ class Application:
         except Exception as error:
             self._say(f"Unexpected {type(error).__name__} in {request.method} {request.path!r}: {str(error)[:300]!r}")
             response = _json({"error": f"The server failed at this request ({type(error).__name__})."}, 500)
-        # Not aiohttp's, which tells everybody its version.
+        if self._stopping:
+            response.force_close()
         response.headers.update({"X-Content-Type-Options": "nosniff", "Server": "graft"})
         return response
 
@@ -97,6 +103,19 @@ class Application:
             name = ""
         if name.lower() != self._own_host.lower() and not _is_loopback(name):
             raise Refusal(403, "This server answers on this machine only, by the name localhost or 127.0.0.1.")
+
+    def _check_origin(self, request: web.Request) -> None:
+        """Keeps other web sites from having this server work: a browser sends their text/plain unasked."""
+        if request.method != "POST":
+            return
+        # Browsers that do not say the first (to plain HTTP on another machine) say the second.
+        site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+        if site is not None:
+            own = site in ("same-origin", "none")
+        else:
+            own = origin is None or _authority(origin) == request.headers.get("Host", "").lower()
+        if not own:
+            raise Refusal(403, "This server answers no requests that a browser sends for another web site.")
 
     # ---- the page ---------------------------------------------------------------------------------------------------
 
@@ -115,7 +134,7 @@ class Application:
                 "name": self._follower.name,
                 "version": str(loaded.number),
                 "classes": loaded.classes,
-                "max_request_bytes": self._max_bytes,
+                "max_request_bytes": self._memory.max_request_bytes,
             }
         )
 
@@ -153,47 +172,18 @@ class Application:
 
     async def _predict(self, request: web.Request, version: Version) -> web.Response:
         loop = asyncio.get_running_loop()
-        with version, self._admitted(request):
-            body = await self._body(request)
-            asked, files = await loop.run_in_executor(self._executor, _understood, body, version)
+        with version, Held(self._memory) as held:
+            body = await held.read(request)
+            asked, images = await loop.run_in_executor(self._executor, _understood, body, version)
             del body
-            outputs = await version.answer(asked, files)
+            outputs = await version.answer(asked, images)
             answer = await loop.run_in_executor(self._executor, write_answer, outputs, asked.rows)
         return web.Response(body=answer, content_type="application/json")
 
-    @contextlib.contextmanager
-    def _admitted(self, request: web.Request) -> Iterator[None]:
-        """Counts a request before any of it is read, so that memory stays bounded however many come."""
-        size = request.content_length
-        if size is not None and size > self._max_bytes:
-            raise self._too_large()
-        if size is None or "Content-Encoding" in request.headers:
-            size = self._max_bytes
-        if self._requests >= MAX_REQUESTS or self._bytes + size > BYTES_IN_FLIGHT * self._max_bytes:
-            raise Refusal(503, "The server has as many requests as it can hold; try again in a second.")
-        self._requests, self._bytes = self._requests + 1, self._bytes + size
-        try:
-            yield
-        finally:
-            self._requests, self._bytes = self._requests - 1, self._bytes - size
 
-    async def _body(self, request: web.Request) -> bytes:
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                return await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            raise self._too_large() from None
-        except TimeoutError:
-            raise Refusal(408, f"The request did not arrive within {BODY_SECONDS} s.") from None
-
-    def _too_large(self) -> Refusal:
-        allowed = f"{self._max_bytes / 2**20:g} MiB"
-        return Refusal(413, f"A request may have at most {allowed}; send fewer or smaller images.")
-
-
-def _understood(body: bytes, version: Version):
+def _understood(body: bytearray, version: Version) -> tuple[Asked, list[Image] | None]:
     asked = read_request(body, version.inputs)
-    return asked, version.prepared(asked)
+    return asked, version.images(asked)
 
 
 def _status(number: int, state: State) -> dict:
@@ -210,6 +200,13 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def _authority(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _page() -> tuple[bytes, str]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 
 import numpy as np
@@ -24,29 +24,65 @@ class Unanswerable(Exception):
 class Batcher:
     """Classifies images in batches on an executor's threads; for one event loop."""
 
-    def __init__(self, call: Callable[[list[bytes]], list[Row]], repair: Callable[[bytes], Image], executor: Executor):
+    def __init__(
+        self,
+        call: Callable[[list[bytes]], list[Row]],
+        repair: Callable[[bytes], Awaitable[Image]],
+        executor: Executor,
+        repairing: asyncio.Lock,
+    ):
         """Starts waiting for images.
 
         Args:
           call: files to one row of outputs each; raises `Unanswerable`.
-          repair: another form of a file that `call` could not answer; raises `NoImage`.
-          executor: where they run.
+          repair: another form of a file that `call` cannot answer; raises `NoImage`.
+          executor: where `call` runs.
+          repairing: held by the request whose images are repaired, so that only one holds what they unpack to.
         """
-        self._call, self._repair, self._executor = call, repair, executor
+        self._call, self._repair, self._executor, self._repairing = call, repair, executor, repairing
         self._waiting: deque[tuple[Image, asyncio.Future]] = deque()
         self._arrived = asyncio.Event()
         self._task = asyncio.create_task(self._work())
 
     async def answers(self, images: list[Image]) -> list[Row | NoImage]:
-        """One row, or what is wrong, an image. Many images are queued a batch at a time, so that others get a turn."""
-        rows: list[Row | NoImage] = []
-        for start in range(0, len(images), MAX_BATCH):
+        """One row, or what is wrong, an image."""
+        rows: list[Row | NoImage | None] = [None] * len(images)
+        await self._fill(rows, {number: image for number, image in enumerate(images) if image.ready})
+        unread = deque(number for number, row in enumerate(rows) if row is None)
+        while unread:
+            async with self._repairing:
+                repaired = await self._repaired(images, unread, rows)
+            await self._fill(rows, repaired)
+        return [NoImage(UNREADABLE) if row is None else row for row in rows]
+
+    async def _fill(self, rows: list[Row | NoImage | None], images: dict[int, Image]) -> None:
+        """Rows by number, None where the image cannot be read; a batch at a time, so that others get a turn."""
+        numbers = list(images)
+        for start in range(0, len(numbers), MAX_BATCH):
+            some = numbers[start : start + MAX_BATCH]
             loop = asyncio.get_running_loop()
-            queued = [(image, loop.create_future()) for image in images[start : start + MAX_BATCH]]
+            queued = [(images[number], loop.create_future()) for number in some]
             self._waiting.extend(queued)
             self._arrived.set()
-            rows += await asyncio.gather(*(future for _, future in queued))
-        return rows
+            for number, row in zip(some, await asyncio.gather(*(future for _, future in queued)), strict=True):
+                rows[number] = row
+
+    async def _repaired(
+        self, images: list[Image], unread: deque[int], rows: list[Row | NoImage | None]
+    ) -> dict[int, Image]:
+        """Takes as many as make a batch from `unread`; of one that cannot be repaired, the reason becomes the row."""
+        repaired: dict[int, Image] = {}
+        pixels = 0
+        while unread and len(repaired) < MAX_BATCH:
+            pixels += images[unread[0]].pixels
+            if repaired and pixels > MAX_PIXELS:
+                break
+            number = unread.popleft()
+            try:
+                repaired[number] = await self._repair(images[number].data)
+            except NoImage as error:
+                rows[number] = error
+        return repaired
 
     def close(self) -> None:
         """Ends the waiting; only when nothing is queued."""
@@ -61,6 +97,8 @@ class Batcher:
             batch = self._next()
             if not self._waiting:
                 self._arrived.clear()
+            if not batch:
+                continue
             try:
                 rows = await loop.run_in_executor(self._executor, self._run, [image for image, _ in batch])
             except Exception as error:
@@ -72,38 +110,31 @@ class Batcher:
 
     def _next(self) -> list[tuple[Image, asyncio.Future]]:
         """The images that waited longest, as many as are decoded within the memory that one image may take."""
-        batch = [self._waiting.popleft()]
-        pixels = batch[0][0].pixels
+        batch: list[tuple[Image, asyncio.Future]] = []
+        pixels = 0
         while self._waiting and len(batch) < MAX_BATCH:
-            pixels += self._waiting[0][0].pixels
-            if pixels > MAX_PIXELS:
-                break
-            batch.append(self._waiting.popleft())
+            image, future = self._waiting[0]
+            if not future.cancelled():  # by a client that has gone
+                pixels += image.pixels
+                if batch and pixels > MAX_PIXELS:
+                    break
+                batch.append((image, future))
+            self._waiting.popleft()
         return batch
 
-    def _run(self, images: list[Image]) -> list[Row | NoImage]:
+    def _run(self, images: list[Image]) -> list[Row | None]:
         try:
             return self._call([image.data for image in images])
         except Unanswerable:
             if len(images) == 1:
-                return [self._alone(images[0])]
+                return [None]
         # One bad image fails the batch. Halving it finds the image at the cost of decoding some of the others again:
         # the network never ran on a batch that failed.
         middle = len(images) // 2
         return self._run(images[:middle]) + self._run(images[middle:])
 
-    def _alone(self, image: Image) -> Row | NoImage:
-        try:
-            repaired = self._repair(image.data)
-        except NoImage as error:
-            return error
-        try:
-            return self._call([repaired.data])[0]
-        except Unanswerable:
-            return NoImage(UNREADABLE)
 
-
-def _finish(future: asyncio.Future, row: Row | NoImage | None = None, error: Exception | None = None) -> None:
+def _finish(future: asyncio.Future, row: Row | None = None, error: Exception | None = None) -> None:
     if future.done():
         return
     if error:

@@ -6,14 +6,13 @@ import gc
 import math
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.errors import UsageError
 from components.publishing import newest, versions
 from pipeline.serving.protocol import Refusal
-from pipeline.serving.version import Loaded, Version, load
+from pipeline.serving.version import Loaded, Threads, Version, load
 
 POLL = 1.0  # seconds between looks at the base path
 RETRY = 60.0  # seconds until a version that could not be loaded is tried again
@@ -77,9 +76,9 @@ class Follower:
                 of_newest = of_newest or error
         raise of_newest
 
-    def put_in_service(self, loaded: Loaded, executor: Executor) -> None:
+    def put_in_service(self, loaded: Loaded, threads: Threads) -> None:
         """Swaps; requests that wait for the version until now get their answers from it."""
-        old, self._current = self._current, Version(loaded, executor)
+        old, self._current = self._current, Version(loaded, threads)
         self._set(loaded.number, State("AVAILABLE"))
         if old:
             task = asyncio.create_task(self._retire(old))
@@ -98,7 +97,7 @@ class Follower:
             raise Refusal(404, f"Servable not found for request: {asked}")
         return current
 
-    async def follow(self, executor: Executor) -> None:
+    async def follow(self, threads: Threads) -> None:
         """Looks for new versions, for ever."""
         loop = asyncio.get_running_loop()
         while not self.fixed:
@@ -108,14 +107,14 @@ class Follower:
             except OSError:
                 continue  # a network drive that is away comes back
             if found is not None and self._is_due(int(found.name)):
-                await self._change_to(found, executor)
+                await self._change_to(found, threads)
 
     def _is_due(self, number: int) -> bool:
         if number == self._current.loaded.number:
             return False
         return time.monotonic() - self._failed.get(number, -math.inf) > RETRY
 
-    async def _change_to(self, folder: Path, executor: Executor) -> None:
+    async def _change_to(self, folder: Path, threads: Threads) -> None:
         number, began = int(folder.name), time.monotonic()
         self._set(number, State("LOADING"))
         try:
@@ -125,7 +124,7 @@ class Follower:
             self._say(f"Version {self._current.loaded.number} stays in service.")
             return
         self._failed.pop(number, None)
-        self.put_in_service(loaded, executor)
+        self.put_in_service(loaded, threads)
         self._say(f"Version {number} is in service (loaded in {time.monotonic() - began:.1f} s).")
 
     def _refuse(self, number: int, error: UsageError) -> None:

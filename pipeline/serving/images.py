@@ -3,16 +3,16 @@
 from collections.abc import Callable
 
 from components import features
-from components.decodable import Image, NoImage, converted, decodable
+from components.decodable import Image, NoImage, checked, converted
 
 
-def decodable_example(example: bytes) -> Image:
-    """A serialised raw `tf.Example` whose image is as `decodable` makes it.
+def checked_example(example: bytes) -> Image:
+    """A serialised raw `tf.Example`, with what `checked` finds out about its image.
 
     Raises:
       NoImage: its image is none, or there is no image in it.
     """
-    return _example_with(example, decodable)
+    return _example_with(example, checked)
 
 
 def converted_example(example: bytes) -> Image:
@@ -33,6 +33,6 @@ def _example_with(example: bytes, change: Callable[[bytes], Image]) -> Image:
         raise NoImage(f"has no image in its feature {features.ENCODED}")
     image = change(values[0])
     if image.data == values[0]:
-        return Image(example, image.pixels)
+        return Image(example, image.pixels, image.ready)
     values[0] = image.data
     return Image(parsed.SerializeToString(), image.pixels)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 DEFAULT_SIGNATURE = "serving_default"
+MAX_RANK = 32  # of a tensor of strings
 
 
 class Refusal(Exception):
@@ -32,11 +33,12 @@ class Refusal(Exception):
 class Spec:
     """An input of a signature: its dtype (object for strings), and its shape with None for what may vary.
 
-    A shape that is None may be of any rank.
+    A shape that is None may be of any rank. `most` images may be in one request; None where it takes no images.
     """
 
     dtype: np.dtype
     shape: tuple[int | None, ...] | None
+    most: int | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Asked:
     rows: bool
 
 
-def read_request(body: bytes, signatures: Mapping[str, Mapping[str, Spec]]) -> Asked:
+def read_request(body: bytes | bytearray, signatures: Mapping[str, Mapping[str, Spec]]) -> Asked:
     """Understands the body of a predict request.
 
     Args:
@@ -79,7 +81,7 @@ def read_request(body: bytes, signatures: Mapping[str, Mapping[str, Spec]]) -> A
     return Asked(name, {key: tensor(columns[key], spec, where) for key, spec in signatures[name].items()}, rows)
 
 
-def _parse(body: bytes) -> dict[str, Any]:
+def _parse(body: bytes | bytearray) -> dict[str, Any]:
     try:
         asked = json.loads(body)
     # A lone byte that is no UTF-8 is a ValueError, too; brackets nested too deep are the last one.
@@ -116,6 +118,8 @@ def _named(given: Any, inputs: Mapping[str, Spec]) -> dict[str, Any]:
     missing = sorted(set(inputs) - set(given))
     if missing:
         raise Refusal(400, f"Missing named input: {', '.join(missing)} in 'inputs' object.")
+    if any(isinstance(given[name], list) and not given[name] for name in inputs):
+        raise Refusal(400, "No values in 'inputs'.")
     return given
 
 
@@ -133,6 +137,9 @@ def tensor(value: Any, spec: Spec, where: str) -> np.ndarray:
     Raises:
       Refusal: it has another type or shape.
     """
+    # Before anything is made of them.
+    if spec.most is not None and isinstance(value, list) and len(value) > spec.most:
+        raise Refusal(400, f"A request may have at most {spec.most} images. Received: {len(value)}.")
     array = _strings(value, where) if spec.dtype == object else _numbers(value, spec.dtype, where)
     if spec.shape is not None and not _fits(array.shape, spec.shape):
         wanted = ", ".join("any" if size is None else str(size) for size in spec.shape)
@@ -166,12 +173,14 @@ def _numbers(value: Any, dtype: np.dtype, where: str) -> np.ndarray:
     return converted
 
 
-def _strings(value: Any, where: str) -> np.ndarray:
+def _strings(value: Any, where: str, rank: int = 0) -> np.ndarray:
     if not isinstance(value, list):
         array = np.empty((), object)
         array[()] = _bytes(value, where)
         return array
-    items = [_strings(item, f"{where}[{number}]") for number, item in enumerate(value)]
+    if rank == MAX_RANK:
+        raise Refusal(400, "The lists are nested too deep.")
+    items = [_strings(item, f"{where}[{number}]", rank + 1) for number, item in enumerate(value)]
     if any(item.shape != items[0].shape for item in items):
         raise Refusal(400, f"The lists in '{where}' must have equal lengths.")
     array = np.empty((len(items), *(items[0].shape if items else ())), object)

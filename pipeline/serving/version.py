@@ -2,25 +2,29 @@
 
 import asyncio
 import base64
+import functools
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from components.decodable import Image, NoImage, converted, decodable
+from components.decodable import Image, NoImage, checked, converted
 from components.errors import UsageError, printable
+from components.inspection import MAX_PIXELS
 from pipeline.serving import images
 from pipeline.serving.batching import MAX_BATCH, Batcher, Row, Unanswerable
 from pipeline.serving.protocol import DEFAULT_SIGNATURE, Asked, Refusal, Spec
 
 MAX_IMAGES = 1024  # of one request; a larger job is one for `graft predict`
+# Pixels that the images of one request may claim together: decoding them takes seconds, in which others wait.
+MAX_PIXELS_TOGETHER = 5 * MAX_PIXELS
 # The inputs that take images: how their bytes are looked at before, and what is tried when TensorFlow reads them not.
 IMAGE_INPUTS = {
-    (DEFAULT_SIGNATURE, "image_bytes"): (decodable, converted),
-    ("serving_examples", "examples"): (images.decodable_example, images.converted_example),
+    (DEFAULT_SIGNATURE, "image_bytes"): (checked, converted),
+    ("serving_examples", "examples"): (images.checked_example, images.converted_example),
 }
 # A white pixel, for the call that pays for everything that TensorFlow does once.
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC")
@@ -104,12 +108,11 @@ def _signature(model: Any, function: Any) -> Signature:
         tensors = {name: tf.constant(array, specs[name].dtype) for name, array in arrays.items()}
         try:
             return {name: output.numpy() for name, output in function(**tensors).items()}
-        except (
-            tf.errors.InvalidArgumentError,
-            tf.errors.OutOfRangeError,
-            tf.errors.UnimplementedError,
-        ) as error:
+        except tf.errors.OpError as error:
             raise Unanswerable(_reason(error)) from None
+        # Of a message that quotes what was received, and that was no text.
+        except UnicodeDecodeError:
+            raise Unanswerable("The model cannot read this input.") from None
 
     return Signature(inputs, call)
 
@@ -134,18 +137,39 @@ def _array(items: list[bytes]) -> np.ndarray:
     return array
 
 
+@dataclass(frozen=True)
+class Threads:
+    """Where versions work.
+
+    Attributes:
+      model: for calls of the model: one thread for the batches, one for the other signatures.
+      converter: one thread, because Pillow holds all pixels of an image, and takes seconds for a large one.
+      turn: held by the request whose images are converted.
+    """
+
+    model: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2))
+    converter: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def shutdown(self) -> None:
+        """Waits for nothing, and begins nothing more."""
+        for executor in (self.model, self.converter):
+            executor.shutdown(wait=False, cancel_futures=True)
+
+
 class Version:
     """A loaded version at work: batches images, and knows when nobody waits for it any more."""
 
-    def __init__(self, loaded: Loaded, executor: Executor):
+    def __init__(self, loaded: Loaded, threads: Threads):
         self.loaded = loaded
-        self.inputs = {name: signature.inputs for name, signature in loaded.signatures.items()}
-        self._executor = executor
-        self._batchers = {
-            (name, key): Batcher(_rows(loaded.signatures[name], key), repair, executor)
-            for (name, key), (_, repair) in IMAGE_INPUTS.items()
-            if name in self.inputs and set(self.inputs[name]) == {key}
-        }
+        self._threads = threads
+        self.inputs = {name: dict(signature.inputs) for name, signature in loaded.signatures.items()}
+        self._batchers = {}
+        for (name, key), (_, repair) in IMAGE_INPUTS.items():
+            if name in self.inputs and set(self.inputs[name]) == {key}:
+                self.inputs[name][key] = replace(self.inputs[name][key], most=MAX_IMAGES)
+                call, convert = _rows(loaded.signatures[name], key), functools.partial(self._convert, repair)
+                self._batchers[name, key] = Batcher(call, convert, threads.model, threads.turn)
         self._users = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -166,25 +190,26 @@ class Version:
         for batcher in self._batchers.values():
             batcher.close()
 
-    def prepared(self, asked: Asked) -> list[Image] | None:
-        """Looks at the images of a request without decoding them; None where the signature takes none.
+    def images(self, asked: Asked) -> list[Image] | None:
+        """Looks at the headers of a request's images; None where the signature takes none.
 
         Raises:
-          Refusal: one of them is bad, or there are too many.
+          Refusal: one of them is bad, or they claim too many pixels.
         """
         key = self._image_input(asked)
         if key is None:
             return None
-        files = asked.tensors[key]
-        if len(files) > MAX_IMAGES:
-            raise Refusal(400, f"A request may have at most {MAX_IMAGES} images. Received: {len(files)}.")
-        prepare, _ = IMAGE_INPUTS[asked.signature, key]
-        found = []
-        for number, data in enumerate(files):
+        check, _ = IMAGE_INPUTS[asked.signature, key]
+        found, pixels = [], 0
+        for number, data in enumerate(asked.tensors[key]):
             try:
-                found.append(prepare(data))
+                found.append(check(data))
             except NoImage as error:
                 raise _bad_image(number, error) from None
+            pixels += found[-1].pixels
+            if pixels > MAX_PIXELS_TOGETHER:
+                reason = f"The images of a request may have at most {MAX_PIXELS_TOGETHER} pixels together"
+                raise Refusal(413, f"{reason}; send them in several requests.")
         return found
 
     async def answer(self, asked: Asked, files: list[Image] | None) -> dict[str, np.ndarray]:
@@ -192,7 +217,7 @@ class Version:
 
         Args:
           asked: the request.
-          files: what `prepared` made of it.
+          files: what `images` made of it.
 
         Raises:
           Refusal: the model cannot answer it.
@@ -208,9 +233,12 @@ class Version:
     async def _direct(self, asked: Asked) -> dict[str, np.ndarray]:
         call = self.loaded.signatures[asked.signature].call
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, call, asked.tensors)
+            return await asyncio.get_running_loop().run_in_executor(self._threads.model, call, asked.tensors)
         except Unanswerable as error:
             raise Refusal(400, str(error)) from None
+
+    async def _convert(self, repair: Callable[[bytes], Image], data: bytes) -> Image:
+        return await asyncio.get_running_loop().run_in_executor(self._threads.converter, repair, data)
 
     def _image_input(self, asked: Asked) -> str | None:
         (key,) = asked.tensors if len(asked.tensors) == 1 else (None,)

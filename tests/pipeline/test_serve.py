@@ -1,8 +1,11 @@
 """`graft serve`: a client that speaks TensorFlow Serving's REST protocol needs nothing else, whatever is sent to it."""
 
 import asyncio
+import contextlib
 import gzip
 import json
+import re
+import select
 import signal
 import socket
 import struct
@@ -10,12 +13,16 @@ import subprocess
 import sys
 import time
 import zlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import aiohttp
 import numpy as np
 import pytest
 
+from components.errors import UsageError
 from components.publishing import publish, versions
+from pipeline.serve import _listening, serve
 from tests.conftest import ROOT
 from tests.pipeline.served import BLUE, CLASSES, GREEN, RED, b64, picture, serving
 
@@ -159,6 +166,12 @@ def test_unknown_models_and_versions_are_404(served):
         ({"instances": ["x"], "signature_name": "transform_features"}, "Could not parse example"),
         ({"instances": ["x"], "signature_name": "serving_examples"}, "tf.Example"),
         ({"instances": [""] * 2000}, "at most 1024"),
+        ({"inputs": [7] * 2000}, "at most 1024"),  # before anything is made of them
+        ({"inputs": []}, "No values"),
+        ({"inputs": {"image_bytes": []}}, "No values"),
+        (b'{"inputs": ' + b"[" * 100 + b"]" * 100 + b"}", "nested too deep"),
+        (b'{"inputs": ' + b"[" * 900 + b"]" * 900 + b"}", "nested too deep"),
+        ({"instances": [{"b64": "//79"}], "signature_name": "transform_features"}, "cannot read"),
     ],
 )
 def test_malformed_request_is_400_and_one_sentence(served, body, words):
@@ -166,6 +179,7 @@ def test_malformed_request_is_400_and_one_sentence(served, body, words):
 
 
 def test_paths_that_are_not_in_the_protocol_are_refused(served):
+    assert served.ask("/V1/Models/paint", root=served.url)[0] == 200
     refused(served.ask(":classify", {}), 400, "predict")
     refused(served.ask("/labels/stable"), 400, "label")
     refused(served.ask("/labels/stable:predict", {}), 400, "label")
@@ -224,30 +238,79 @@ def test_request_beyond_the_bound_is_413_packed_or_not(served):
     assert status == 200
 
 
-def test_more_requests_than_it_can_hold_are_503_and_the_others_are_answered(served):
-    body = json.dumps({"instances": [b64(picture())]}).encode()
+def test_request_that_is_packed_badly_is_400(served):
+    packed = gzip.compress(json.dumps({"instances": [b64(picture())]}).encode())
+    gzipped = {"Content-Encoding": "gzip"}
+    refused(served.ask(":predict", b"no gzip", gzipped), 400, "not valid gzip")
+    refused(served.ask(":predict", packed[:-9], gzipped), 400, "cut off")
+    refused(served.ask(":predict", packed, {"Content-Encoding": "br"}), 400, "gzip or deflate")
+
+
+HEAD = b"POST /v1/models/paint:predict HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@contextlib.contextmanager
+def connections(served, count: int, sent: bytes) -> Iterator[list[socket.socket]]:
+    """Clients that send this and then nothing."""
     port = int(served.url.rsplit(":", 1)[1])
-    # Ten clients announce a request of the largest size and keep it back.
-    head = b"POST /v1/models/paint:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1048576\r\n\r\n"
-    slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(8)]
-    try:
-        for connection in slow:
-            connection.sendall(head)
-        answer = (200, None)
-        while answer[0] == 200:  # until the server has seen all of them
-            answer = served.ask(":predict", body)
-        refused(answer, 503, "try again")
-    finally:
-        for connection in slow:
-            connection.close()
-    while (answer := served.ask(":predict", body))[0] == 503:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 30)) for _ in range(count)]
+        for connection in sockets:
+            connection.sendall(sent)
+        yield sockets
+
+
+def test_more_bytes_than_it_can_hold_are_503_and_then_answered_again(served):
+    size = 2**20
+    # Nine requests of almost the largest size, of which none ends: whichever is too much is told so.
+    with connections(served, 9, HEAD + b"Content-Length: %d\r\n\r\n" % size + bytes(size - 1)) as sockets:
+        refused_one, *_ = select.select(sockets, [], [], 30)[0]
+        assert b" 503 " in refused_one.recv(100)
+    while (answer := served.predict(instances=[b64(picture())]))[0] == 503:
         pass
     assert answer[0] == 200
+
+
+def test_clients_that_announce_much_and_send_nothing_keep_nobody_waiting(served):
+    with connections(served, 100, HEAD + b"Content-Length: 1048576\r\n\r\n"):
+        assert [served.predict(instances=[b64(picture())])[0] for _ in range(3)] == [200] * 3
+
+
+def test_bodies_whose_length_is_not_announced_take_only_what_arrives(served):
+    async def chunks() -> AsyncIterator[bytes]:
+        yield json.dumps({"instances": [b64(picture())]}).encode()
+
+    async def all_at_once() -> list[int]:
+        async def ask(session) -> list[int]:
+            statuses = []
+            for _ in range(3):
+                async with session.post(f"{served.model}:predict", data=chunks()) as response:
+                    statuses.append(response.status)
+            return statuses
+
+        async with aiohttp.ClientSession(timeout=PATIENCE) as session:
+            answered = await asyncio.gather(*(ask(session) for _ in range(64)))
+            return [status for statuses in answered for status in statuses]
+
+    assert asyncio.run(all_at_once()) == [200] * 192
+
+
+def test_pixels_of_a_request_are_bounded_together(served):
+    refused(served.predict(instances=[b64(bomb(9_900))] * 6), 413, "500000000 pixels together")
 
 
 def test_other_host_names_are_refused_on_loopback(served):
     refused(served.ask(headers={"Host": "attacker.example"}), 403, "localhost")
     assert served.ask(headers={"Host": "localhost:1"})[0] == 200
+
+
+def test_requests_that_a_browser_sends_for_another_site_are_refused(served):
+    body = {"instances": [b64(picture())]}
+    own = served.url
+    for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://other.example"}, {"Origin": "null"}):
+        refused(served.ask(":predict", body, headers | {"Content-Type": "text/plain"}), 403, "another web site")
+    for headers in ({"Sec-Fetch-Site": "same-origin", "Origin": "https://proxy.example"}, {"Origin": own}, {}):
+        assert served.ask(":predict", body, headers)[0] == 200
 
 
 def test_page_runs_its_own_script_only_and_no_answer_allows_other_sites(served):
@@ -310,8 +373,10 @@ def test_versions_published_under_load_are_taken_up_without_a_lost_request_and_s
         _, status = server.ask(f"/versions/{broken}")
         assert "cannot be loaded" in status["model_version_status"][0]["status"]["error_message"]
         assert server.predict(instances=[b64(picture())])[0] == 200
-        # Requests that were sent before the signal are answered after it.
-        assert asyncio.run(stopped_while_answering(server)) == [200] * 32
+        # Requests that were sent before the signal are answered after it; no connection is closed without notice.
+        answered, closed = asyncio.run(stopped_while_answering(server))
+        assert answered == [200] * 32
+        assert closed == ["close"] * 16
         assert server.process.wait(timeout=30) == 0
 
 
@@ -324,7 +389,8 @@ def publish_broken(base) -> str:
     return version
 
 
-async def stopped_while_answering(server) -> list[int]:
+async def stopped_while_answering(server) -> tuple[list[int], list[str]]:
+    """Statuses of requests that waited at SIGTERM, and how connections ended that were kept in use."""
     body = json.dumps({"instances": [b64(picture(kind="PNG", size=600))] * 4}).encode()
     async with aiohttp.ClientSession(timeout=PATIENCE) as session:
         arrived = asyncio.Event()
@@ -336,9 +402,28 @@ async def stopped_while_answering(server) -> list[int]:
                 return response.status
 
         asked = [asyncio.create_task(ask()) for _ in range(32)]
+        used = [asyncio.create_task(until_closed(server)) for _ in range(16)]
         await arrived.wait()
         server.process.send_signal(signal.SIGTERM)
-        return await asyncio.gather(*asked)
+        return await asyncio.gather(*asked), await asyncio.gather(*used)
+
+
+async def until_closed(server) -> str:
+    """One request after the other on a connection, until an answer says that it will be closed."""
+    host, port = server.url.removeprefix("http://").rsplit(":", 1)
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        while True:
+            writer.write(f"GET /v1/models/model HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            (length,) = re.findall(r"content-length: (\d+)", head)
+            await reader.readexactly(int(length))
+            if "connection: close" in head:
+                return "close"
+    except (asyncio.IncompleteReadError, ConnectionError) as error:
+        return type(error).__name__
+    finally:
+        writer.close()
 
 
 # ---- what cannot be started -----------------------------------------------------------------------------------------
@@ -355,7 +440,10 @@ def cannot_start(folder, *options: str) -> str:
 
 def test_no_model_yet_is_one_sentence(tmp_path):
     assert "There is no model in" in cannot_start(tmp_path, "--port", "0")
-    assert "There is no folder" in cannot_start(tmp_path / "none", "--port", "0")
+    with pytest.raises(UsageError, match="There is no folder"):
+        serve(tmp_path / "none", "model", "127.0.0.1", 0, 1)
+    with pytest.raises(UsageError, match="not from a URI"):
+        serve(Path("gs://bucket/serving"), "model", "127.0.0.1", 0, 1)
 
 
 def test_port_that_is_taken_is_one_sentence(served, tmp_path):
@@ -367,6 +455,14 @@ def test_port_that_is_taken_is_one_sentence(served, tmp_path):
 
 def test_address_that_is_not_this_machines_is_one_sentence(tmp_path):
     assert "give another --host" in cannot_start(tmp_path, "--port", "0", "--host", "192.0.2.1")
+    for host in ("a..b", ""):
+        with pytest.raises(UsageError, match="give another --host"):
+            _listening(host, 0)
+
+
+def test_two_servers_that_begin_together_do_not_get_one_port():
+    with _listening("127.0.0.1", 0) as first, pytest.raises(UsageError, match="give another --port"):
+        _listening("127.0.0.1", first.getsockname()[1])
 
 
 def test_name_that_cannot_be_part_of_the_address_is_one_sentence(tmp_path):

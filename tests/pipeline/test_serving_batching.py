@@ -1,6 +1,9 @@
 """Requests share forward passes, within bounds, and none pays for another's image."""
 
 import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -23,18 +26,24 @@ class Model:
         return [{"image": np.array([item])} for item in items]
 
 
-def repair(data: bytes) -> Image:
+async def repair(data: bytes) -> Image:
     raise NoImage("is bad")
+
+
+@contextlib.contextmanager
+def batching(call, repair=repair) -> Iterator[Batcher]:
+    with ThreadPoolExecutor(1) as executor:
+        batcher = Batcher(call, repair, executor, asyncio.Lock())
+        try:
+            yield batcher
+        finally:
+            batcher.close()
 
 
 def answers(model: Model, requests: list[list[Image]]) -> list[list]:
     async def ask() -> list[list]:
-        with ThreadPoolExecutor(1) as executor:
-            batcher = Batcher(model, repair, executor)
-            try:
-                return await asyncio.gather(*(batcher.answers(images) for images in requests))
-            finally:
-                batcher.close()
+        with batching(model) as batcher:
+            return await asyncio.gather(*(batcher.answers(images) for images in requests))
 
     return asyncio.run(ask())
 
@@ -78,12 +87,77 @@ def test_failure_of_the_model_itself_is_no_fault_of_the_images_and_the_next_requ
         return [{"image": np.array([item])} for item in items]
 
     async def ask() -> None:
-        with ThreadPoolExecutor(1) as executor:
-            batcher = Batcher(failing, repair, executor)
+        with batching(failing) as batcher:
             first = await asyncio.gather(batcher.answers([Image(b"a", 1)] * 2), return_exceptions=True)
             second = await batcher.answers([Image(b"b", 1)])
-            batcher.close()
         assert isinstance(first[0], MemoryError)
         assert second[0]["image"].tolist() == [b"b"]
 
     asyncio.run(ask())
+
+
+def test_images_that_are_converted_keep_no_other_request_waiting_and_a_client_that_has_gone_none():
+    begun, model = [], Model()
+
+    async def ask() -> None:
+        async def endless(data: bytes) -> Image:
+            begun.append(data)
+            started.set()
+            await asyncio.Event().wait()
+
+        started = asyncio.Event()
+        with batching(model, endless) as batcher:
+            slow = asyncio.create_task(batcher.answers([Image(str(n).encode(), 1, ready=False) for n in range(3)]))
+            await started.wait()
+            ((row,),) = await asyncio.gather(batcher.answers([Image(b"ready", 1)]))
+            assert row["image"].tolist() == [b"ready"]
+            slow.cancel()
+            await asyncio.wait([slow])
+        assert begun == [b"0"]
+
+    asyncio.run(ask())
+
+
+def test_one_request_at_a_time_converts_and_holds_no_more_pixels_than_one_image_may_have():
+    model, held, most = Model(), set(), []
+
+    def call(items: list[bytes]) -> list[dict[str, np.ndarray]]:
+        held.difference_update(items)
+        return model(items)
+
+    async def convert(data: bytes) -> Image:
+        held.add(data)
+        most.append(len(held))
+        await asyncio.sleep(0)
+        return Image(data, MAX_PIXELS // 2)
+
+    async def ask() -> None:
+        names = [[b"%d %d" % (request, number) for number in range(4)] for request in (0, 1)]
+        images = [[Image(name, MAX_PIXELS // 2, ready=False) for name in some] for some in names]
+        with batching(call, convert) as batcher:
+            rows = await asyncio.gather(*(batcher.answers(some) for some in images))
+        assert [[row["image"][0] for row in some] for some in rows] == names
+
+    asyncio.run(ask())
+    assert max(most) <= 4  # of one request converted, of the other being computed
+    assert [len(items) for items in model.computed] == [2] * 4
+
+
+def test_request_whose_client_has_gone_is_not_computed():
+    computed, go = [], threading.Event()
+
+    def call(items: list[bytes]) -> list[dict[str, np.ndarray]]:
+        go.wait(10)
+        computed.extend(items)
+        return [{"image": np.array([item])} for item in items]
+
+    async def ask() -> None:
+        with batching(call) as batcher:
+            asked = [asyncio.create_task(batcher.answers([Image(name, MAX_PIXELS)])) for name in (b"a", b"gone", b"b")]
+            await asyncio.sleep(0)
+            asked[1].cancel()
+            go.set()
+            await asyncio.wait(asked)
+
+    asyncio.run(ask())
+    assert computed == [b"a", b"b"]

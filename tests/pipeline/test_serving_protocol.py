@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from components.errors import UsageError
+from pipeline.serving.batching import Unanswerable
 from pipeline.serving.protocol import Refusal, Spec, read_request, tensor, write_answer
 from pipeline.serving.version import load
 
@@ -26,8 +27,12 @@ def loaded(tmp_path_factory):
         def echo(self, text):
             return {"echo_bytes": text}
 
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "text")])
+        def files(self, text):
+            return {"files": tf.map_fn(tf.io.read_file, text)}
+
     folder, model = tmp_path_factory.mktemp("model") / "5", Model()
-    signatures = {name: getattr(model, name).get_concrete_function() for name in ("scaled", "echo")}
+    signatures = {name: getattr(model, name).get_concrete_function() for name in ("scaled", "echo", "files")}
     tf.saved_model.save(model, str(folder), signatures=signatures)
     return load(folder, 5)
 
@@ -50,6 +55,11 @@ def test_columns_of_several_inputs_become_columns(loaded):
     assert answered(loaded, {"signature_name": "scaled", "inputs": inputs}) == {
         "outputs": {"scaled": [[2, 4]], "large": [[False, False]]}
     }
+
+
+def test_any_error_of_the_models_operations_is_one_of_what_was_asked(loaded):
+    with pytest.raises(Unanswerable, match="No such file"):
+        answered(loaded, {"signature_name": "files", "instances": ["/none/at/all"]})
 
 
 def test_output_whose_name_says_bytes_is_base64(loaded):
