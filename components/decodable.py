@@ -39,6 +39,15 @@ def decodable(data: bytes, max_pixels: int = MAX_PIXELS) -> Image:
     Raises:
       NoImage: the bytes are empty or no image; `TooLarge` where they claim too many pixels.
     """
+    return as_it_is(data, max_pixels) or converted(data, max_pixels)
+
+
+def as_it_is(data: bytes, max_pixels: int = MAX_PIXELS) -> Image | None:
+    """What `decodable` says of an image that needs no conversion; None for one that does, or is none.
+
+    Raises:
+      NoImage: as in `decodable`, but for bytes that are no image.
+    """
     if not data:
         raise NoImage("is empty")
     header = checked_header(data)
@@ -46,7 +55,7 @@ def decodable(data: bytes, max_pixels: int = MAX_PIXELS) -> Image:
         raise TooLarge(f"claims {header.width}x{header.height} pixels, and at most {max_pixels} are allowed")
     if header and 0 < header.unpacked <= max_pixels:
         return Image(data, header.unpacked)
-    return converted(data, max_pixels)
+    return None
 
 
 def converted(data: bytes, max_pixels: int = MAX_PIXELS) -> Image:
