@@ -1,35 +1,59 @@
 """Files that exist whole or not at all, and JSON Lines."""
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+# What a file system says that has no hard links.
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
 
 @contextlib.contextmanager
-def whole(path: Path, temporary: Path | None = None) -> Iterator[IO[bytes]]:
+def whole(path: Path, temporary: Path | None = None, new: bool = False) -> Iterator[IO[bytes]]:
     """A file to write that replaces another atomically when the body ends without an error.
 
     Args:
       path: in an existing folder.
       temporary: what is used on the way, on the same file system; None for a hidden file beside `path`.
+      new: whether another is not replaced but an error, also one that appeared while the body ran.
 
     Raises:
+      FileExistsError: it is there, and was to be new.
       OSError: it names the file, whatever could not be done.
     """
     temporary = temporary or path.with_name(f".{path.name}-{os.getpid()}")
     try:
         with open(temporary, "wb") as file:
             yield file
-        os.replace(temporary, path)
+        if new:
+            _name_new(temporary, path)
+        else:
+            os.replace(temporary, path)
     except BaseException as error:
         # What there is of it may be large, and the disk full.
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)
         raise
+
+
+def _name_new(temporary: Path, path: Path) -> None:
+    try:
+        # Unlike a rename it fails where there is a file.
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        # The best that there is: one that appears between these two lines is replaced.
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        os.replace(temporary, path)
+    else:
+        temporary.unlink()
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

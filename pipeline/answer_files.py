@@ -87,7 +87,7 @@ class Csv:
 
 
 class JsonLines:
-    """An object a line, as `--json` prints them, with null for what there is not; the probabilities are an object."""
+    """An object a line with all of `COLUMNS`, null for what there is not; the probabilities are an object."""
 
     def __init__(self, names: list[str]):
         pass

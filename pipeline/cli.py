@@ -186,7 +186,7 @@ def predict(
 
         failed = predict_printed(model, list(paths), as_json, config_file, list(overrides))
     elif as_json:
-        raise click.UsageError("Give --json or --output FILE, not both; FILE.jsonl holds the same as --json prints.")
+        raise click.UsageError("Give --json or --output FILE, not both; FILE may be one of JSON Lines (.jsonl).")
     else:
         from pipeline import config
         from pipeline.predict_file import predict_to_file

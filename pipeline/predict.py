@@ -1,13 +1,14 @@
 """Classifies files with an exported model; needs TensorFlow and, for rare formats, Pillow."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components import parallel, storage
-from components.decodable import UNREADABLE, NoImage, TooLarge, converted, decodable
+from components.decodable import UNREADABLE, NoImage, TooLarge, checked, converted, decodable
 from components.errors import UsageError
 from components.inspection import MAX_PIXELS
 from components.publishing import newest
@@ -24,6 +25,8 @@ MOST_BATCHES_AT_ONCE = 8
 READERS = 8
 # Of files, in one batch.
 BATCH_BYTES = 64_000_000
+# Of one file that is read before its turn; `BATCH` of them are.
+AHEAD_BYTES = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -110,22 +113,57 @@ def share_cores(processes: int = 1) -> int:
 
 @dataclass(frozen=True)
 class _File:
-    """What was read of a file: bytes that the model takes and the pixels that they claim, or an error."""
+    """What was read of a file: bytes that the model takes and the pixels that they claim, or an error.
+
+    Attributes:
+      waits: it is large or must be converted, and `_finished` does the rest when it is its turn; `data` are the file's
+        bytes, or empty where it was not read.
+    """
 
     path: str
     data: bytes = b""
     pixels: int = 0
     error: str | None = None
+    waits: bool = False
 
 
 def _read(path: str, limits: Limits) -> _File:
-    try:
-        # One more than is allowed: a pipe or a remote file does not tell its size before.
-        data = storage.read_bytes(path, limits.max_bytes + 1)
-        if len(data) > limits.max_bytes:
-            raise NoImage(f"has more bytes than data.max_bytes allows ({limits.max_bytes})")
+    """Many files are read before their turn; so this keeps no more than `AHEAD_BYTES` of each."""
+
+    def look() -> _File:
+        # A pipe can be read only once.
+        again = storage.is_uri(path) or os.path.isfile(path)
+        most = min(limits.max_bytes, AHEAD_BYTES) if again else limits.max_bytes
+        # One more: a remote file does not tell its size before.
+        data = storage.read_bytes(path, most + 1)
+        if most < len(data) and most < limits.max_bytes:
+            return _File(path, waits=True)
+        image = checked(_within(data, limits), limits.max_pixels)
+        return _File(path, image.data, image.pixels, waits=not image.ready)
+
+    return _or_error(path, look)
+
+
+def _finished(file: _File, limits: Limits) -> _File:
+    """A file that waited."""
+
+    def finish() -> _File:
+        data = file.data or _within(storage.read_bytes(file.path, limits.max_bytes + 1), limits)
         image = decodable(data, limits.max_pixels)
-        return _File(path, image.data, image.pixels)
+        return _File(file.path, image.data, image.pixels)
+
+    return _or_error(file.path, finish)
+
+
+def _within(data: bytes, limits: Limits) -> bytes:
+    if len(data) > limits.max_bytes:
+        raise NoImage(f"has more bytes than data.max_bytes allows ({limits.max_bytes})")
+    return data
+
+
+def _or_error(path: str, read: Callable[[], _File]) -> _File:
+    try:
+        return read()
     except IsADirectoryError:
         # Only a folder that the listing could not look into is taken for a file.
         return _File(path, error="is a folder that cannot be listed")
@@ -167,11 +205,16 @@ def classify(
 
 
 def _batches(files: Iterable[_File], max_pixels: int) -> Iterator[list[_File]]:
-    """`BATCH` files or, where they are large, fewer: together no more pixels than one alone may have."""
+    """`BATCH` files or, where they are large, fewer: together no more pixels than one alone may have.
+
+    What waits is alone: nobody knows yet how large it is.
+    """
     batch: list[_File] = []
     for file in files:
         full = (
             len(batch) == BATCH
+            or file.waits
+            or any(other.waits for other in batch)
             or sum(other.pixels for other in batch) + file.pixels > max_pixels
             or sum(len(other.data) for other in batch) + len(file.data) > BATCH_BYTES
         )
@@ -184,6 +227,7 @@ def _batches(files: Iterable[_File], max_pixels: int) -> Iterator[list[_File]]:
 
 
 def _answers(loaded: Loaded, batch: list[_File], limits: Limits) -> list[dict[str, Any]]:
+    batch = [_finished(file, limits) if file.waits else file for file in batch]
     answered = iter(_classified(loaded, [file for file in batch if file.error is None], limits))
     return [{"path": file.path, "error": file.error} if file.error else next(answered) for file in batch]
 

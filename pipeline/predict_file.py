@@ -5,6 +5,7 @@ import errno
 import itertools
 import os
 import re
+import signal
 import tempfile
 import traceback
 from collections.abc import Iterator
@@ -47,10 +48,10 @@ def predict_to_file(model: Path, paths: list[str], output: Path, config: Config)
     """
     form = answer_file(output)
     if os.path.lexists(output):
-        raise UsageError(f"{output} is there already; give --output a new name, or remove it.")
+        raise _there_already(output)
     if not output.parent.is_dir():
         raise UsageError(f"The folder {output.parent} of --output does not exist; make it, or give another.")
-    with scratch_beside(output) as scratch, _noise_apart() as person:
+    with _terminable(), scratch_beside(output) as scratch, _noise_apart() as person:
         steps, chunks = Steps(person), Chunks(scratch)
         chunks.copy_model(model)
         with steps.step("Look for images") as result:
@@ -61,9 +62,9 @@ def predict_to_file(model: Path, paths: list[str], output: Path, config: Config)
             loaded = classifier(chunks.model)
         with steps.step("Classify"), chunks.watched():
             _answer_all(chunks, scratch, form, loaded, at_once, config)
-        with steps.step(f"Write {output.name}"), whole(output, scratch / "whole") as file:
+        with steps.step(f"Write {output.name}"):
             progress.start(sum(chunks.sizes))
-            form(loaded.names).join(_told(chunks), file)
+            _write(output, scratch, form(loaded.names), chunks)
         total, failed = sum(chunks.sizes), chunks.failed()
         first = list(itertools.islice(failed, NAMED))
         count = len(first) + sum(1 for _ in failed)
@@ -71,6 +72,20 @@ def predict_to_file(model: Path, paths: list[str], output: Path, config: Config)
     if count:
         _name(first, count, output)
     return count
+
+
+def _there_already(output: Path) -> UsageError:
+    return UsageError(f"{output} is there already; give --output a new name, or remove it.")
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the body as Ctrl-C does, so that what lies around is removed."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _name(first: list[tuple[str, str]], count: int, output: Path) -> None:
@@ -93,6 +108,15 @@ def _answer_all(
     from pipeline import batch
 
     batch.answer_all(chunks, scratch, form, loaded, limits, config.runner.beam)
+
+
+def _write(output: Path, scratch: Path, answers: AnswerFile, chunks: Chunks) -> None:
+    try:
+        with whole(output, scratch / "whole", new=True) as file:
+            answers.join(_told(chunks), file)
+    except FileExistsError:
+        # Somebody else's, and newer than the look at the beginning.
+        raise _there_already(output) from None
 
 
 def _told(chunks: Chunks) -> Iterator[Path]:

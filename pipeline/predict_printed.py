@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from components.errors import printable
 from pipeline.console import noise_to
 from pipeline.image_paths import find_images
 from pipeline.predict import Limits, classifier, classify, find_model, share_cores
@@ -40,9 +41,9 @@ def predict_printed(
         if as_json:
             click.echo(json.dumps(answer))
         elif "error" in answer:
-            click.echo(f"{answer['path']}: {answer['error']}", err=True)
+            click.echo(f"{printable(answer['path'])}: {answer['error']}", err=True)
         else:
-            click.echo(f"{answer['path']}: {answer['label']} ({answer['score']:.3f})")
+            click.echo(f"{printable(answer['path'])}: {printable(answer['label'])} ({answer['score']:.3f})")
     return failed
 
 

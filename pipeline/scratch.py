@@ -1,6 +1,7 @@
 """A folder beside a file that is being made: what was left by a killed process, the next one for that file removes."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -28,11 +29,15 @@ def scratch_beside(file: Path) -> Iterator[Path]:
         made = Path(tempfile.mkdtemp(prefix=f".{file.name}-", dir=file.parent))
         lock = os.open(made, os.O_RDONLY)
     except OSError as error:
-        raise UsageError(f"{file} cannot be written ({error.strerror}); give --output a folder that can.") from None
+        raise _unwritable(file, error) from None
     try:
         # Held before it has its name, so that nobody takes it for an abandoned one.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        folder = made.rename(made.with_name(made.name + ENDING))
+        try:
+            folder = made.rename(made.with_name(made.name + ENDING))
+        except OSError as error:
+            made.rmdir()
+            raise _unwritable(file, error) from None
         try:
             yield folder
         finally:
@@ -40,6 +45,14 @@ def scratch_beside(file: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(lock)
+
+
+def _unwritable(file: Path, error: OSError) -> UsageError:
+    if error.errno == errno.ENAMETOOLONG:
+        return UsageError(
+            f"The name {file.name} of --output is too long for what is made on the way; give a shorter one."
+        )
+    return UsageError(f"{file} cannot be written ({error.strerror}); give --output a folder that can.")
 
 
 def _remove_abandoned(file: Path) -> None:

@@ -1,6 +1,7 @@
 """Prediction: a row for every file, in order and whole, whatever the files, their names, the runner or the end."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -19,12 +20,13 @@ import pytest
 from PIL import Image
 
 from components.errors import UsageError
-from pipeline import answer_files, chunks, image_paths, predict_file
+from pipeline import answer_files, chunks, image_paths, predict, predict_file
 from pipeline.chunks import Chunks
 from pipeline.config import Config, RunnerConfig
 from pipeline.image_paths import find_images
 from pipeline.predict import BATCH, BATCHES_AT_ONCE, Limits, classifier, classify
 from pipeline.predict_file import predict_to_file
+from pipeline.predict_printed import predict_printed
 from pipeline.scratch import ENDING, scratch_beside
 from tests.conftest import ROOT
 from tests.memory_files import MemoryFiles
@@ -167,6 +169,32 @@ def test_files_are_drawn_as_answers_are_taken(loaded, images):
     next(answers)
     answers.close()
     assert drawn <= BATCH * (BATCHES_AT_ONCE + 3)
+
+
+@pytest.mark.parametrize("kind, ahead", [("TIFF", 4_000_000), ("PNG", 20)], ids=["converted", "large"])
+def test_what_costs_memory_is_not_made_before_its_turn(loaded, tmp_path, monkeypatch, kind, ahead):
+    (tmp_path / "picture").write_bytes(picture("path", kind))
+    made, decodable = [], predict.decodable
+    monkeypatch.setattr(predict, "AHEAD_BYTES", ahead)
+    monkeypatch.setattr(predict, "decodable", lambda *arguments: made.append(decodable(*arguments)) or made[-1])
+    answers = list(classify(loaded, [tmp_path / "picture"] * BATCH))
+    assert [answer["label"] for answer in answers] == ["path"] * BATCH == ["path"] * len(made)
+    made.clear()
+    answers = classify(loaded, [tmp_path / "picture"] * BATCH)
+    next(answers)
+    answers.close()
+    assert len(made) <= BATCHES_AT_ONCE + 1
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_pipe_is_read_once_however_much_comes_out_of_it(loaded, monkeypatch, kind):
+    monkeypatch.setattr(predict, "AHEAD_BYTES", 20)
+    reading, writing = os.pipe()
+    os.write(writing, picture("path", kind))
+    os.close(writing)
+    (answer,) = classify(loaded, [f"/dev/fd/{reading}"])
+    os.close(reading)
+    assert answer["label"] == "path"
 
 
 # ---- the listing ----------------------------------------------------------------------------------------------------
@@ -320,6 +348,41 @@ def test_output_is_refused_before_any_work(model, images, tmp_path):
     assert (tmp_path / "mine.csv").read_text() == "mine"
 
 
+@pytest.mark.parametrize("links", [True, False], ids=["", "without links"])
+def test_file_that_another_call_made_meanwhile_is_left_alone(model, images, tmp_path, monkeypatch, links):
+    class Slow(answer_files.Csv):
+        def join(self, parts, file):
+            super().join(parts, file)
+            (tmp_path / "answers.csv").write_text("the other's")
+
+    def no_links(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setitem(answer_files.FORMATS, ".csv", Slow)
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    with pytest.raises(UsageError, match="is there already"):
+        predict_to_file(model, [str(images / "0.png")], tmp_path / "answers.csv", config())
+    assert (tmp_path / "answers.csv").read_text() == "the other's"
+    monkeypatch.undo()
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    predict_to_file(model, [str(images / "0.png")], tmp_path / "mine.csv", config())
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "answers.csv", "mine.csv"}
+
+
+@pytest.mark.parametrize("length", [234, 237, 255])
+def test_name_too_long_for_a_scratch_folder_is_refused_without_a_trace(model, images, tmp_path, length):
+    output = tmp_path / f"{'a' * (length - 4)}.csv"
+    if length == 234:
+        predict_to_file(model, [str(images / "0.png")], output, config())
+        output.unlink()
+    else:
+        with pytest.raises(UsageError, match="give a shorter one"):
+            predict_to_file(model, [str(images / "0.png")], output, config())
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
 # ---- the end, before its time ---------------------------------------------------------------------------------------
 
 # Python announces what it is about to do; the process gets a signal when it is about to give a file its name.
@@ -329,7 +392,7 @@ from pipeline import chunks, cli, predict_file
 name, number, few, *arguments = sys.argv[1:]
 chunks.CHUNK, predict_file.FEW = 4, int(few)
 def listen(event, arguments):
-    if event == "os.rename" and str(arguments[1]).endswith(name):
+    if event in ("os.rename", "os.link") and str(arguments[1]).endswith(name):
         os.kill(os.getpid(), int(number))
 sys.addaudithook(listen)
 sys.argv[1:] = arguments
@@ -340,10 +403,12 @@ cli.main()
 def signalled(name: str, number: signal.Signals, few: int, *arguments) -> subprocess.CompletedProcess:
     """`graft predict` in another process, which gets the signal when a file of this name is about to be there."""
     command = [sys.executable, "-c", SIGNALLED, *map(str, (name, int(number), few, "predict", *arguments))]
-    # The log of a process that is killed stays.
     with tempfile.TemporaryDirectory() as scratch:
         environment = os.environ | {"TMPDIR": scratch}
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+        # The log of a process that is killed stays.
+        assert number == signal.SIGKILL or not os.listdir(scratch)
+        return done
 
 
 @pytest.mark.parametrize("when", ["parts/2", "answers.csv"], ids=["in the middle", "before the file has its name"])
@@ -358,8 +423,9 @@ def test_kill_leaves_no_output_and_the_next_call_cleans_up(model, images, tmp_pa
     assert len(read(output)) == len(GOOD) + len(BAD) + 3
 
 
-def test_interruption_on_beam_leaves_nothing_behind(model, images, tmp_path):
-    done = signalled("parts/1", signal.SIGINT, 0, model, images, "--output", tmp_path / "answers.csv")
+def test_sigterm_on_beam_leaves_nothing_behind_as_an_interruption_does(model, images, tmp_path):
+    # From there on it is a KeyboardInterrupt.
+    done = signalled("parts/1", signal.SIGTERM, 0, model, images, "--output", tmp_path / "answers.csv")
     assert (done.returncode, done.stderr.strip()) == (1, "")
     assert {path.name for path in tmp_path.iterdir()} == {"images"}
 
@@ -410,6 +476,17 @@ def test_s5_version_that_is_retired_while_it_is_copied_gives_way_to_the_newer_on
 
 
 # ---- the quick way --------------------------------------------------------------------------------------------------
+
+
+def test_names_cannot_pass_for_other_answers_in_the_terminal(model, images, capfd):
+    (images / "\x1b[2J.png").write_bytes(b"")
+    assert predict_printed(model, [str(images)], as_json=False) == len(BAD) + 2
+    said = capfd.readouterr()
+    assert len(said.out.splitlines()) == len(GOOD) + 2
+    assert len(said.err.splitlines()) == len(BAD) + 2
+    assert 'line\\nbreak,\\r".png: path (' in said.out
+    assert "\\x1b[2J.png: is empty" in said.err
+
 
 FEW_FILES = """
 import sys
