@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -18,3 +19,11 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip(f"needs the real images and weights of {path.relative_to(ROOT.parent)} beside the project")
     return path
+
+
+@pytest.fixture(autouse=True)
+def pillow_limit():
+    """`inspection` sets Pillow's limit for the process; what one test sets must not refuse another one's pictures."""
+    before = Image.MAX_IMAGE_PIXELS
+    yield
+    Image.MAX_IMAGE_PIXELS = before
