@@ -168,8 +168,9 @@ def print_end(summary: dict[str, Any], run: "_Run", steps: "Steps", error: BaseE
         return
     steps.say(f"Model: {summary['model']['path']}")
     steps.say(f"Summary: {run.folder / 'summary.json'}")
-    if not is_uri(summary["model"]["path"]):
-        steps.say(f"Next: graft predict {summary['model']['path']} IMAGE")
+    path = summary["model"]["path"]
+    if not is_uri(path):
+        steps.say(f"Next: graft serve {path.rpartition('/')[0]}, or graft predict {path} IMAGE")
 
 
 def print_kept_out(data: dict[str, Any], run: "_Run", steps: "Steps") -> None:
