@@ -193,7 +193,7 @@ def _keras_predictor(path: Path, constants: Sequence[np.ndarray], temperature: f
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
 
     # A graph: layer by layer takes nearly twice as long, and a gigabyte more for 32 images of 224 pixels.
-    @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.uint8)])
+    @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.uint8)], autograph=False)
     def network(pixels: tf.Tensor) -> tf.Tensor:
         return model(normalise(pixels, *constants), training=False)
 
