@@ -28,7 +28,6 @@ FIELDS = (
     "python",
     "rollback",
 )
-# What a summary of the training keeps of a phase: all but the curves, which stay with the run.
 CURVES = "history"
 
 
@@ -67,13 +66,14 @@ def build(
 
 
 def _training(training: dict[str, Any]) -> dict[str, Any]:
-    phases = {name: _without_curves(training.get(name)) for name in ("frozen", "fine_tune")}
+    phases = {name: without_curves(training.get(name)) for name in ("frozen", "fine_tune")}
     calibration = training.get("calibration") or {}
     rest = {key: training.get(key) for key in ("start_from", "parameters")}
     return phases | {"temperature": calibration.get("temperature")} | rest
 
 
-def _without_curves(phase: dict[str, Any] | None) -> dict[str, Any] | None:
+def without_curves(phase: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A phase of `training.json` without its per-epoch history, which stays with the run."""
     return None if phase is None else {key: value for key, value in phase.items() if key != CURVES}
 
 

@@ -151,7 +151,7 @@ def _latency(milliseconds: list[float]) -> dict[str, float]:
 def _compare(answers: dict, images: list[Sent], class_names: list[str], evaluated: float) -> list[Check]:
     """Differences of probabilities, the order of the classes, odd inputs."""
     trained = difference = 0.0
-    # A line break in a name is written as \\n there.
+    # A line break in a name is written as \n there.
     lines = [name.replace("\n", "\\n") for name in class_names]
     misnamed = (answers["class_names"] != class_names) + (answers["labels"] != lines)
     for image, answer in zip(images, answers["images"], strict=True):

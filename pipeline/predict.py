@@ -12,6 +12,7 @@ from components.decodable import UNREADABLE, NoImage, TooLarge, checked, convert
 from components.errors import UsageError
 from components.inspection import MAX_PIXELS
 from components.publishing import newest
+from components.serving_places import SAVED_MODEL
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -63,7 +64,7 @@ def find_model(folder: Path) -> Path:
     Raises:
       UsageError: there is none.
     """
-    if (folder / "saved_model.pb").is_file():
+    if (folder / SAVED_MODEL).is_file():
         return folder
     version = newest(folder)
     if version is None:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components import conversion, data_report, features, serving_check
+from components import conversion, data_report, features, model_card, serving_check
 from components.errors import GraftError, printable
 from components.storage import is_uri
 from pipeline.show import floor_out_of_reach
@@ -53,7 +53,7 @@ def collect(run: "_Run", error: BaseException | None) -> dict[str, Any]:
             "parameters": training.get("parameters"),
             "path": path or None,
         },
-        "training": {name: _phase(training.get(name)) for name in ("frozen", "fine_tune")},
+        "training": {name: model_card.without_curves(training.get(name)) for name in ("frozen", "fine_tune")},
         "metrics": {"test": metrics},
         "gate": {
             "blessed": decision.get("blessed", False) and served.get("problem") is None,
@@ -81,11 +81,6 @@ def _served(run: "_Run") -> dict[str, Any]:
     """What the serving check found; empty where nothing was asked."""
     blessing = run.artifacts.get("ServingCheck", {}).get("infra_blessing")
     return serving_check.read_result(Path(blessing.uri)) if blessing else {}
-
-
-def _phase(phase: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A phase without its per-epoch history, which stays with the artifact."""
-    return None if phase is None else {key: value for key, value in phase.items() if key != "history"}
 
 
 def sentence(error: BaseException, run: "_Run") -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from components.errors import UsageError
 from components.publishing import newest, versions
+from components.serving_places import SAVED_MODEL
 from pipeline.serving.protocol import Refusal
 from pipeline.serving.version import Loaded, Threads, Version, load
 
@@ -39,7 +40,7 @@ class Follower:
           say: prints a line for the person who runs the server.
         """
         self.name = name
-        self.fixed = (folder / "saved_model.pb").is_file()
+        self.fixed = (folder / SAVED_MODEL).is_file()
         self.states: dict[int, State] = {}
         self._folder, self._say = folder, say
         self._current: Version | None = None

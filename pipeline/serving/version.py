@@ -14,6 +14,7 @@ import numpy as np
 from components.decodable import Image, NoImage, checked, converted
 from components.errors import UsageError, printable
 from components.inspection import MAX_PIXELS
+from components.serving_places import SAVED_MODEL
 from pipeline.serving import images
 from pipeline.serving.batching import MAX_BATCH, Batcher, Row, Unanswerable
 from pipeline.serving.protocol import DEFAULT_SIGNATURE, Asked, Refusal, Spec
@@ -87,7 +88,7 @@ def _definitions(folder: Path) -> dict[str, Any]:
     from google.protobuf import json_format
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-    graphs = SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs
+    graphs = SavedModel.FromString((folder / SAVED_MODEL).read_bytes()).meta_graphs
     options = {"preserving_proto_field_name": True, "always_print_fields_with_no_presence": True}
     return {name: json_format.MessageToDict(value, **options) for name, value in graphs[0].signature_def.items()}
 

@@ -3,6 +3,7 @@
 import pytest
 
 from components.publishing import publish
+from pipeline.output import Output
 from tests.pipeline.served import Served, export_colours, serving
 
 
@@ -22,3 +23,11 @@ def served(colours, tmp_path_factory) -> Served:
     publish(colours, base / "serving", 1)
     with serving(base / "serving", "--max-request", "1", "--name", "paint", path=base / "blocked") as server:
         yield server
+
+
+@pytest.fixture
+def output(tmp_path) -> Output:
+    """An empty output folder."""
+    output = Output(tmp_path / "out")
+    output.prepare()
+    return output

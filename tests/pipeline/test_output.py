@@ -22,13 +22,6 @@ with Output(Path(sys.argv[1])).held():
 
 
 @pytest.fixture
-def output(tmp_path):
-    output = Output(tmp_path / "out")
-    output.prepare()
-    return output
-
-
-@pytest.fixture
 def holder(output):
     """Another process that holds the folder."""
     process = subprocess.Popen(

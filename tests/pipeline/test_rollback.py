@@ -10,17 +10,10 @@ import pytest
 from components.errors import UsageError
 from components.publishing import publish, versions
 from pipeline.local import _mark, _same_run, in_service_line
-from pipeline.output import Output, write_json
+from pipeline.output import write_json
 from pipeline.rollback import rollback
 from tests.conftest import ROOT
 from tests.memory_files import MemoryFiles
-
-
-@pytest.fixture
-def output(tmp_path):
-    output = Output(tmp_path / "out")
-    output.prepare()
-    return output
 
 
 @pytest.fixture
