@@ -289,6 +289,13 @@ class Config(Section):
         size = self.transform.image_size
         return BACKBONES[self.model.backbone].size if size == "auto" else size
 
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """All of it as JSON, `auto` resolved: for what is kept about a run."""
+        settings = self.model_dump(mode="json")
+        settings["transform"]["image_size"] = self.image_size
+        return settings
+
 
 def load(path: Path | None, overrides: list[str]) -> Config:
     """Reads a YAML file and applies `key.path=value` overrides.

@@ -25,21 +25,6 @@ from trainer.backbones import BACKBONES, weights_digest
 
 # What is in service, or what was published last, is looked up when these run: a cached answer would be an old one.
 NEVER_CACHED = ("ImportSchemaGen", "DataGate", "GatedEvaluator", "ModelFormats", "ServingCheck", "AtomicPusher")
-# Names for people.
-STEPS = {
-    "ImageExampleGen": "Ingest images",
-    "StatisticsGen": "Compute statistics",
-    "SchemaGen": "Infer the metadata schema",
-    "ImportSchemaGen": "Read the metadata schema",
-    "ExampleValidator": "Validate metadata",
-    "DataGate": "Judge the data",
-    "Transform": "Resize and normalise",
-    "Trainer": "Train",
-    "GatedEvaluator": "Evaluate",
-    "ModelFormats": "Convert",
-    "ServingCheck": "Check the served model",
-    "AtomicPusher": "Publish",
-}
 
 
 def create_pipeline(
@@ -179,8 +164,6 @@ def transform_settings(config: Config) -> dict:
 def about(config: Config, digest: str) -> dict:
     """What a model card says besides what the steps find out."""
     transform = transform_settings(config)
-    resolved = config.model_dump(mode="json")
-    resolved["transform"]["image_size"] = transform["image_size"]
     return {
         "name": config.name,
         "license": config.push.license,
@@ -188,7 +171,7 @@ def about(config: Config, digest: str) -> dict:
         # Without the name of the state of the remembered splits.
         "digest": digest.partition(" ")[0],
         "code": source_digest("pipeline.graph", "trainer.run"),
-        "configuration": resolved,
+        "configuration": config.resolved,
     }
 
 

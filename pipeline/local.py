@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from components import data_report, model_card, progress
+from components import data_report, model_card, progress, run_summary
 from components.conversion import package_versions, require_packages
 from components.errors import GraftError, UsageError
 from components.features import TENSORBOARD_FOLDER, TRAINING_FILE
@@ -23,6 +23,7 @@ from components.remembered import SPLITS_FILE
 from components.serving_places import open_serving
 from components.source import ROOT, source_digest
 from components.sources import Sources, list_images, resolve, spans_text
+from components.steps import STEPS, SUMMARY_FILE, Notes
 from components.storage import is_uri
 from pipeline import summary as summaries
 from pipeline.config import Config
@@ -225,7 +226,7 @@ def in_service_line(serving: str) -> str:
 def _unchanged(output: Output, earlier: dict[str, Any], in_service: str, steps: Steps, began: float) -> dict[str, Any]:
     published = earlier["status"] == "published"
     status, code = ("unchanged", 0) if published else ("refused", 4)
-    output.record_tick({"time": summaries.timestamp(began), "status": status, "run_id": earlier["run_id"]})
+    output.record_tick({"time": run_summary.timestamp(began), "status": status, "run_id": earlier["run_id"]})
     steps.say()
     if published:
         steps.say(f"unchanged: images, configuration and code are those of run {earlier['run_id']}.")
@@ -241,11 +242,10 @@ class _Run:
 
     def __init__(self, config: Config, sources: Sources, digest: Digest, output: Output, folder: Path, began: float):
         self.config, self.sources, self.digest = config, sources, digest
-        self.output, self.folder, self.began = output, folder, began
+        self.output, self.folder = output, folder
         self.log = folder / "log.txt"
-        self.timings: dict[str, float] = {}
+        self.notes = Notes(folder.name, began)
         self.artifacts: dict[str, dict[str, Any]] = {}
-        self.step_name = ""
 
     def execute(self, fingerprint: str) -> dict[str, Any]:
         """Runs every step; whatever happens, a summary is written and `runs/latest` points here."""
@@ -258,8 +258,8 @@ class _Run:
             except BaseException as caught:
                 self.keep_error(caught)
                 error = caught
-            summary = summaries.collect(self, error)
-            write_json(self.folder / "summary.json", summary)
+            summary = self._summary(error)
+            write_json(self.folder / SUMMARY_FILE, summary)
             self.output.point_latest(self.folder)
             if error is None:
                 self._after(summary)
@@ -272,6 +272,22 @@ class _Run:
             raise error
         return summary
 
+    def _summary(self, error: BaseException | None) -> dict[str, Any]:
+        sentence = None if error is None else summaries.sentence(error, self)
+        left = run_summary.produced(self.artifacts)
+        return run_summary.collect(left, self.about, self.notes, sentence, getattr(error, "exit_code", 1))
+
+    @property
+    def about(self) -> run_summary.About:
+        """What was to be run."""
+        code = source_digest("pipeline.graph", "trainer.run")
+        return run_summary.About(self.sources.places, self.digest.value, code, self.config.resolved)
+
+    def begin(self, step: str) -> None:
+        """Notes which step runs now."""
+        self.notes.step = step
+        self.notes.write(self.folder)
+
     def keep_error(self, error: BaseException) -> None:
         """Puts an error into the log, and what it says was kept out beside it."""
         traceback.print_exception(error)
@@ -280,14 +296,14 @@ class _Run:
 
     def run_steps(self, steps: Steps, last: str | None = None) -> None:
         """Runs every step, or those up to the one of that id."""
-        self.step_name = "Find the weights"
+        self.begin("Find the weights")
         model, fine_tune = self.config.model, self.config.training.fine_tune
-        with steps.step(self.step_name):
+        with steps.step(self.notes.step):
             if fine_tune.epochs:
                 backbones.require_start(model.backbone, model.alpha, fine_tune.unfreeze)
             backbones.require_weights(model.backbone, model.alpha, model.weights, self.config.image_size)
-        self.step_name = "Load TFX"
-        with steps.step(self.step_name):
+        self.begin("Load TFX")
+        with steps.step(self.notes.step):
             os.environ.setdefault("KERAS_BACKEND", "tensorflow")
             from tfx.dsl.compiler import compiler
             from tfx.orchestration import metadata
@@ -309,13 +325,15 @@ class _Run:
         )
         compiled = compiler.Compiler().compile(pipeline)
         for launch, node_id in _launchers(compiled, self.folder.name, graph.NEVER_CACHED):
-            self.step_name = graph.STEPS[node_id]
-            with steps.step(self.step_name) as result:
+            self.begin(STEPS[node_id])
+            with steps.step(self.notes.step) as result:
                 step_began = time.monotonic()
                 execution = launch()
-                self.timings[node_id] = round(time.monotonic() - step_began, 2)
+                self.notes.timings[node_id] = round(time.monotonic() - step_began, 2)
                 outputs, cached = _outputs_of(self.output.metadata, execution.execution_id)
                 self.artifacts[node_id] = outputs
+                if cached:
+                    self.notes.cached.append(node_id)
                 if node_id == "ImageExampleGen":
                     memory.keep()
                     self._keep_data_report(Path(outputs["catalog"].uri))

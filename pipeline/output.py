@@ -12,6 +12,7 @@ from typing import Any
 
 from components.errors import OutputBusy, UsageError
 from components.files import write_whole
+from components.steps import SUMMARY_FILE
 from components.storage import is_uri
 
 LOCK = ".lock"
@@ -150,7 +151,7 @@ class Output:
 def read_summary(run: Path) -> dict[str, Any]:
     """`summary.json` of a run; empty where it has none."""
     try:
-        return json.loads((run / "summary.json").read_text())
+        return json.loads((run / SUMMARY_FILE).read_text())
     except (OSError, ValueError):
         return {}
 

@@ -1,13 +1,10 @@
-"""`summary.json` and the lines that a person reads at the end of a run."""
+"""The lines that a person reads: a few words a step, and the end of a run."""
 
-import datetime
-import importlib.metadata
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components import conversion, data_report, features, model_card, serving_check
+from components import conversion, data_report, features, serving_check
 from components.errors import GraftError, printable
 from components.storage import is_uri
 from pipeline.show import floor_out_of_reach
@@ -16,71 +13,7 @@ if TYPE_CHECKING:
     from pipeline.console import Steps
     from pipeline.local import _Run
 
-SCHEMA_VERSION = 1
 MAX_REFUSALS = 10
-PACKAGES = ("tfx", "tensorflow", "keras", "apache-beam", "tensorflow-transform", "tensorflow-model-analysis", "numpy")
-
-
-def timestamp(seconds: float) -> str:
-    """ISO 8601 in UTC."""
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
-
-
-def collect(run: "_Run", error: BaseException | None) -> dict[str, Any]:
-    """The summary of a run that ended, with what there is of it."""
-    data = _read(run, "ImageExampleGen", "catalog", data_report.CATALOG_FILE)
-    training = _read(run, "Trainer", "model_run", features.TRAINING_FILE)
-    decision = _read(run, "GatedEvaluator", "evaluation", features.DECISION_FILE)
-    served = _served(run)
-    pushed = run.artifacts.get("AtomicPusher", {}).get("pushed_model")
-    path = pushed.custom_properties["pushed_destination"].string_value if pushed else ""
-    if error is not None:
-        status, code = "failed", getattr(error, "exit_code", 1)
-    else:
-        status, code = ("published", 0) if path else ("refused", 4)
-    metrics = decision.get("metrics")
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "status": status,
-        "exit_code": code,
-        "run_id": run.folder.name,
-        "started": timestamp(run.began),
-        "seconds": round(time.time() - run.began, 1),
-        "data": data | {"digest": run.digest.value},
-        "model": {
-            "backbone": run.config.model.backbone,
-            "weights": run.config.model.weights,
-            "parameters": training.get("parameters"),
-            "path": path or None,
-        },
-        "training": {name: model_card.without_curves(training.get(name)) for name in ("frozen", "fine_tune")},
-        "metrics": {"test": metrics},
-        "gate": {
-            "blessed": decision.get("blessed", False) and served.get("problem") is None,
-            "baseline_version": decision.get("baseline_version"),
-            "baseline_status": decision.get("baseline_status"),
-            "baseline_reason": decision.get("baseline_reason"),
-            "detectable_drop": decision.get("detectable_drop"),
-            "refusal": pushed.custom_properties[features.REFUSAL].string_value or None if pushed else None,
-            "checks": decision.get("checks", []) + served.get("checks", []),
-        },
-        "serving": {name: served.get(name) for name in ("problem", "latency_ms", "load_seconds", "images", "odd")},
-        "formats": _read(run, "ModelFormats", "formats", conversion.RESULT_FILE).get("formats", {}),
-        "timings": run.timings,
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "error": None if error is None else sentence(error, run),
-    }
-
-
-def _read(run: "_Run", node: str, key: str, name: str) -> dict[str, Any]:
-    artifact = run.artifacts.get(node, {}).get(key)
-    return json.loads(Path(artifact.uri, name).read_text()) if artifact else {}
-
-
-def _served(run: "_Run") -> dict[str, Any]:
-    """What the serving check found; empty where nothing was asked."""
-    blessing = run.artifacts.get("ServingCheck", {}).get("infra_blessing")
-    return serving_check.read_result(Path(blessing.uri)) if blessing else {}
 
 
 def sentence(error: BaseException, run: "_Run") -> str:
@@ -88,10 +21,10 @@ def sentence(error: BaseException, run: "_Run") -> str:
     if isinstance(error, GraftError):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
-        return f"{run.step_name} was interrupted; run the same command again, finished steps come from the cache."
+        return f"{run.notes.step} was interrupted; run the same command again, finished steps come from the cache."
     lines = str(error).strip().splitlines()
     cause = lines[0][:300] if lines else type(error).__name__
-    return f"{run.step_name} failed: {type(error).__name__}: {cause}"
+    return f"{run.notes.step} failed: {type(error).__name__}: {cause}"
 
 
 def note(node_id: str, outputs: dict[str, Any]) -> str:

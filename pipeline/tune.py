@@ -43,7 +43,7 @@ def tune(config: Config, images: list[str], output_folder: Path, trials: int, re
         best, first = found.best(), found.rows[0]
         if best is None:
             raise GraftError(f"No trial could be trained; the first ended with: {first['error']}")
-        run.step_name = "Write the recipe"
+        run.begin("Write the recipe")
         command = ["graft", "run", *(part for each in images for part in ("--images", each))]
         command += ["--output", str(output_folder), "--config", str(recipe)]
         command = printable(shlex.join(command))
@@ -79,8 +79,8 @@ def require_new(recipe: Path) -> None:
 
 def _search(run: local._Run, steps: Steps, trials: int) -> tuple["Search", int]:
     """The trials, on the images that the pipeline prepared; how many eval images judged them."""
-    run.step_name = "Load KerasTuner"
-    with steps.step(run.step_name):
+    run.begin("Load KerasTuner")
+    with steps.step(run.notes.step):
         from components.examples_schema import SCHEMA_FILE, read_class_names
         from pipeline import graph
         from pipeline.search import Remembered, Search
@@ -91,8 +91,8 @@ def _search(run: local._Run, steps: Steps, trials: int) -> tuple["Search", int]:
     transformed = run.artifacts["Transform"]["transformed_examples"].uri
     files = [[f"{transformed}/Split-{name}/*"] for name in ("train", "eval")]
     with scratch_folder(cache) as scratch:
-        run.step_name = "Read the images"
-        with steps.step(run.step_name):
+        run.begin("Read the images")
+        with steps.step(run.notes.step):
             splits = read_splits(files, graph.transform_settings(run.config), scratch)
 
         def training(config: Config) -> Training:
@@ -103,7 +103,7 @@ def _search(run: local._Run, steps: Steps, trials: int) -> tuple["Search", int]:
         try:
             found.run()
         finally:
-            run.step_name = found.title
+            run.begin(found.title)
     return found, len(splits[1])
 
 
