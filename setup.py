@@ -7,5 +7,9 @@ from setuptools import find_packages, setup
 
 setup(
     packages=find_packages(include=["pipeline*", "components*", "trainer*"]),
-    package_data={"trainer": ["bundled/*.h5"], "pipeline.serving": ["page.html"]},
+    package_data={
+        "trainer": ["bundled/*.h5"],
+        "pipeline.serving": ["page.html"],
+        "components.report": ["template/*"],
+    },
 )

@@ -1,0 +1,140 @@
+"""The answer: what became of the model, how good it is, what it is made of."""
+
+from typing import Any
+
+from components.gate_wording import metric_name
+from components.report import charts
+from components.report.facts import Facts
+from components.report.wording import (
+    counted,
+    listed,
+    moment,
+    number,
+    percent,
+    points,
+    seconds,
+    sentence,
+    version_of,
+    visible,
+)
+
+PACKAGES = {"tfx": "TFX", "tensorflow": "TensorFlow", "keras": "Keras", "apache-beam": "Apache Beam", "numpy": "NumPy"}
+STATUSES = {"published": "Published", "refused": "Refused", "failed": "Failed", "unchanged": "Unchanged"}
+MOST_FAILED = 6
+
+
+def view(facts: Facts) -> dict[str, Any]:
+    summary, gate = facts.summary, facts.summary.get("gate") or {}
+    status = summary.get("status") or "failed"
+    test = (summary.get("metrics") or {}).get("test") or {}
+    before, version = number(test.get("baseline_accuracy")), gate.get("baseline_version")
+    return {
+        "status": status if status in STATUSES else "failed",
+        "word": STATUSES.get(status, status),
+        "title": _title(summary),
+        "lines": _lines(summary, gate),
+        "error": sentence(summary["error"]) if summary.get("error") else None,
+        "advice": sentence(summary["advice"]) if summary.get("advice") else None,
+        "name": (summary.get("configuration") or {}).get("name"),
+        "run_id": summary.get("run_id"),
+        "accuracy": number(test.get("accuracy")),
+        "examples": test.get("examples"),
+        "interval": facts.interval,
+        "chart": _chart(facts, test, gate),
+        "before": before,
+        "baseline": version,
+        "difference": None if before is None else points(test["accuracy"] - before),
+        "better": before is not None and test["accuracy"] >= before,
+        "rows": _rows(facts, gate),
+        "warnings": [sentence(text) for text in summary.get("warnings") or []],
+    }
+
+
+def _title(summary: dict[str, Any]) -> str:
+    """What follows the verdict."""
+    path = (summary.get("model") or {}).get("path")
+    if summary.get("status") == "published":
+        version = version_of(path)
+        return f" as version {visible(version)}" if version else ""
+    if summary.get("status") == "refused":
+        return ": the model was not published"
+    step = summary.get("step")
+    return f" at the step “{visible(step)}”" if step else ""
+
+
+def _lines(summary: dict[str, Any], gate: dict[str, Any]) -> list[str]:
+    """Why, and what that means for what is in service."""
+    status, version = summary.get("status"), gate.get("baseline_version")
+    if status == "published":
+        passed = sum(check["passed"] is True for check in gate.get("checks") or [])
+        lines = (
+            [f"It passed {'the' if passed == 1 else 'all'} {counted(passed, 'check')} of the gate."] if passed else []
+        )
+        return [*lines, _replaced(gate)]
+    stays = f"Version {version} stays in service." if version else "What is in service stays as it is."
+    if status == "refused":
+        return [*_reasons(summary, gate), stays]
+    path = (summary.get("model") or {}).get("path")
+    if path:
+        return [f"Before that it had published version {visible(version_of(path))}."]
+    return [f"Nothing was published. {stays}"]
+
+
+def _replaced(gate: dict[str, Any]) -> str:
+    if version := gate.get("baseline_version"):
+        return f"It replaces version {version}."
+    if gate.get("baseline_status") == "first_run":
+        return "It replaces nothing: it is the first version here."
+    reason = gate.get("baseline_reason")
+    return f"What was in service before could not be compared: {visible(reason)}." if reason else ""
+
+
+def _reasons(summary: dict[str, Any], gate: dict[str, Any]) -> list[str]:
+    """Why a model was refused."""
+    lines = [sentence(visible(gate["refusal"]))] if gate.get("refusal") else []
+    if problem := (summary.get("serving") or {}).get("problem"):
+        lines.append(sentence(visible(problem)))
+    checks = gate.get("checks") or []
+    failed = [check for check in checks if check["passed"] is False]
+    judged = sum(check["passed"] is not None for check in checks)
+    if failed:
+        names = [f"{metric_name(check['metric'])}{_where(check['slice'])}" for check in failed]
+        lines.append(f"It failed {len(failed)} of {counted(judged, 'check')}: {listed(names, MOST_FAILED)}.")
+    return lines
+
+
+def _where(place: str) -> str:
+    return "" if place == "overall" else f" ({visible(place)[:60]})"
+
+
+def _chart(facts: Facts, test: dict[str, Any], gate: dict[str, Any]) -> Any:
+    accuracy = number(test.get("accuracy"))
+    if accuracy is None or facts.interval is None:
+        return None
+    floors = [check["bound"] for check in gate.get("checks") or [] if check["metric"] == "accuracy_lower_bound"]
+    floor = number(floors[0]) if floors else None
+    return charts.interval(accuracy, facts.interval, number(test.get("baseline_accuracy")), floor)
+
+
+def _rows(facts: Facts, gate: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the model is made of, a line each."""
+    summary = facts.summary
+    data, model = summary.get("data") or {}, summary.get("model") or {}
+    rows = []
+    if data.get("classes"):
+        images, classes = counted(data.get("images", 0), "image"), counted(len(data["classes"]), "class", "classes")
+        rows.append(("Data", f"{images} in {classes}"))
+    if model.get("backbone"):
+        weights = f", weights {visible(str(model['weights']))}" if model.get("weights") else ""
+        rows.append(("Backbone", f"{visible(str(model['backbone']))}{weights}"))
+    if number(model.get("parameters")):
+        rows.append(("Size", counted(model["parameters"], "parameter")))
+    if gate.get("baseline_reason"):
+        rows.append(("Baseline", sentence(visible(gate["baseline_reason"]))))
+    rows.append(("Started", moment(summary.get("started"))))
+    rows.append(("Took", seconds(summary.get("seconds"))))
+    versions = summary.get("versions") or {}
+    named = [f"{title} {visible(str(versions[name]))}" for name, title in PACKAGES.items() if name in versions]
+    if named:
+        rows.append(("With", ", ".join(named[:3])))
+    return rows
