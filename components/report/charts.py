@@ -1,5 +1,6 @@
 """The charts of the report. Each is made to be read at a column's width on a desk and at a phone's."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,8 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from components.report.svg import HALO, Drawing, chart, paint
-from components.report.wording import count, counted, number, percent, seconds, shortened
+from components.report.svg import HALO, Drawing, chart, fitted, paint, text_width
+from components.report.wording import count, counted, number, percent, seconds
 
 WIDTH = 400
 MOST_BARS = 40  # of classes; more are drawn as a profile
@@ -65,13 +66,13 @@ def class_counts(classes: dict[str, dict[str, int]], splits: Sequence[str]) -> M
     alt = f"Images of {counted(len(classes), 'class', 'classes')}: {count(min(totals.values()))} to "
     alt += f"{count(max(totals.values()))} each"
     if len(classes) > MOST_BARS:
-        return chart("counts", WIDTH, 210, lambda drawing: _profile(drawing, totals), alt)
+        return chart("counts", WIDTH, 200, lambda drawing: _profile(drawing, totals), alt)
     height = 20 * len(classes) + 26
     return chart("counts", WIDTH, height, lambda drawing: _bars(drawing, classes, totals, splits), alt)
 
 
 def _bars(drawing: Drawing, classes: dict, totals: dict[str, int], splits: Sequence[str]) -> None:
-    left = 14 + _LETTER * max(min(len(shortened(name, 18)), 18) for name in classes)
+    left = 10 + max(text_width(fitted(name)) for name in classes)
     axes = drawing.axes(left=left, bottom=22, right=44, top=2)
     axes.set_xlim(0, max(1, *totals.values()))
     axes.set_ylim(len(classes) - 0.5, -0.5)
@@ -93,26 +94,17 @@ def _bars(drawing: Drawing, classes: dict, totals: dict[str, int], splits: Seque
 
 
 def _profile(drawing: Drawing, totals: dict[str, int]) -> None:
-    axes = drawing.axes(left=44, bottom=34, right=14, top=24)
+    axes = drawing.axes(left=44, bottom=24, right=14, top=8)
     ordered = sorted(totals.items(), key=lambda row: -row[1])
     sizes = [size for _, size in ordered]
     axes.set_xlim(0, len(sizes))
     axes.set_ylim(0, 1.05 * max(1, *sizes))
     _counts_axis(axes, "y")
-    axes.set_xticks([0, len(sizes)], ["largest", "smallest"])
-    axes.get_xticklabels()[0].set_horizontalalignment("left")
-    axes.get_xticklabels()[1].set_horizontalalignment("right")
-    axes.stairs(sizes, range(len(sizes) + 1), fill=True, color=paint("train"), linewidth=0)
-    for (name, size), place, align in ((ordered[0], 0, "left"), (ordered[-1], len(sizes), "right")):
-        axes.annotate(
-            drawing.name(f"{shortened(name, 20)}: {count(size)}", 40),
-            (place, size),
-            (0, 6),
-            textcoords="offset points",
-            ha=align,
-            annotation_clip=False,
-        )
-    axes.set_xlabel(f"{counted(len(sizes), 'class', 'classes')}", color=paint("quiet"), labelpad=-8)
+    axes.stairs(sizes, range(len(sizes) + 1), fill=True, color=paint("eval"), linewidth=0)
+    ends = [f"{fitted(name, 90)}: {count(size)}" for name, size in (ordered[0], ordered[-1])]
+    axes.set_xticks([0, len(sizes)], [drawing.name(text, 160) for text in ends], color=paint("ink"))
+    for label, align in zip(axes.get_xticklabels(), ("left", "right"), strict=True):
+        label.set_horizontalalignment(align)
 
 
 # ---- training -------------------------------------------------------------------------------------------------------
@@ -211,7 +203,7 @@ def _epochs(axes: Any, phases: Phases) -> None:
     total = sum(phases.epochs)
     axes.set_xlim(0.5 - 0.01 * total, total + 0.5 + 0.01 * total)
     ticks, labels = [], []
-    least = max(1, total // 12)  # epochs between two labels
+    least = math.ceil(total / 11)  # epochs between two labels
     for start, epochs in zip(phases.starts, phases.epochs, strict=True):
         step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 10**6) if step >= least)
         places = [1, *range(step, epochs + 1, step)] if step > 1 else [*range(1, epochs + 1)]
@@ -269,7 +261,7 @@ def _end_labels(axes: Any, lines: list[Curve]) -> None:
         last = next((value for value in reversed([number(value) for value in line.values]) if value is not None), low)
         ends.append([(last - low) / (high - low) * pixels, line])
     ends.sort(key=lambda end: end[0])
-    for lower, upper in zip(ends, ends[1:], strict=False):
+    for lower, upper in itertools.pairwise(ends):
         upper[0] = max(upper[0], lower[0] + 13)
     over = max(0.0, ends[-1][0] - pixels)
     for place, line in ends:
@@ -373,10 +365,10 @@ def confusion(names: Sequence[str], counts: list[list[int]]) -> Matrix:
     number_of = len(names)
     cell = _cell(number_of)
     named = number_of <= MOST_NAMED
-    letters = max((len(shortened(name, 18)) for name in names), default=1) if named else 0
-    beside = 26 + (10 + _LETTER * letters if named else 0)
-    upright = named and letters * _LETTER < cell
-    above = 24 + (0 if not named else 14 if upright else 8 + _LETTER * letters)
+    longest = max(text_width(fitted(name)) for name in names) * min(11, cell) / 11 if named else 0
+    beside = 26 + (10 + longest if named else 0)
+    upright = named and longest < cell
+    above = 24 + (0 if not named else 14 if upright else 8 + longest)
     side = cell * number_of
     width, height = beside + side + 8, above + side + 8
 
@@ -400,7 +392,8 @@ def confusion(names: Sequence[str], counts: list[list[int]]) -> Matrix:
     right = sum(row[position] for position, row in enumerate(counts))
     total = sum(map(sum, counts))
     alt = f"Confusion matrix of {counted(number_of, 'class', 'classes')}: {count(right)} of {count(total)} images right"
-    return Matrix(chart("confusion", width, height, draw, alt, wide=True), beside, above, cell)
+    kind = "wide fit" if number_of <= 12 and width > 300 else "wide"
+    return Matrix(chart("confusion", width, height, draw, alt, kind), beside, above, cell)
 
 
 def _cell(number_of: int) -> float:
@@ -409,7 +402,7 @@ def _cell(number_of: int) -> float:
         return max(1.0, round(1200 / number_of, 2))
     return next(
         size
-        for most, size in ((6, 56), (9, 40), (12, 30), (24, 24), (40, 16), (60, 13), (MOST_NAMED, 11))
+        for most, size in ((3, 72), (6, 56), (9, 40), (12, 30), (24, 24), (40, 16), (60, 13), (MOST_NAMED, 11))
         if number_of <= most
     )
 
@@ -430,7 +423,7 @@ def _cells(axes: Any, counts: list[list[int]], cell: float) -> None:
     from matplotlib.patches import Rectangle
 
     number_of, gap = len(counts), 1 / cell
-    axes.add_patch(Rectangle((0, 0), number_of, number_of, facecolor=paint("track"), linewidth=0))
+    axes.add_patch(_square(number_of, facecolor=paint("track"), linewidth=0))
     for true, row in enumerate(counts):
         total = sum(row)
         for predicted, images in enumerate(row):
@@ -438,11 +431,11 @@ def _cells(axes: Any, counts: list[list[int]], cell: float) -> None:
                 continue
             share, role = images / total, "accent" if true == predicted else "bad"
             shape = Rectangle(
-                (predicted, true), 1 - gap, 1 - gap, facecolor=paint(role), alpha=_strength(share), linewidth=0
+                (predicted, true), 1 - gap, 1 - gap, facecolor=paint(role), alpha=strength(share), linewidth=0
             )
             axes.add_patch(shape)
             if number_of <= MOST_WRITTEN and len(count(images)) * _LETTER < cell - 2:
-                colour = "ground" if _strength(share) > 0.6 else "ink"
+                colour = "ink" if share < 0.5 else "ground"
                 axes.text(
                     predicted + 0.5 - gap / 2,
                     true + 0.5 - gap / 2,
@@ -457,9 +450,10 @@ def _cells(axes: Any, counts: list[list[int]], cell: float) -> None:
         axes.axvline(line - gap / 2, color=paint("ground"), linewidth=1)
 
 
-def _strength(share: float) -> float:
-    """Opacity of a cell: a single mistake among many images is still seen."""
-    return 0.25 + 0.75 * share
+def strength(share: float) -> float:
+    """Opacity of a cell of a row's share (0 to 1): a single mistake among many images is still seen, and the number in
+    the cell can be read: dark on what is pale, light on what is not, and nothing between the two."""
+    return 0.2 + 0.5 * share if share < 0.5 else 0.88 + 0.24 * (share - 0.5)
 
 
 # The accent and the bad colour half-way between those for light and for dark: pixels cannot follow the scheme.
@@ -474,16 +468,18 @@ def _image(axes: Any, counts: list[list[int]]) -> None:
     pixels = np.zeros((*shares.shape, 4))
     pixels[..., :3] = _WRONG
     np.einsum("iij->ij", pixels)[:, :3] = _RIGHT
-    pixels[..., 3] = np.where(values > 0, 0.3 + 0.7 * shares, 0.0)
     size = len(counts)
+    # Single pixels need more colour to be seen than squares.
+    least = 0.3 if size <= MOST_NAMED else 0.6
+    pixels[..., 3] = np.where(values > 0, least + (1 - least) * shares, 0.0)
+    axes.add_patch(_square(size, facecolor=paint("track"), linewidth=0, zorder=-1))
     axes.imshow(pixels, extent=(0, size, size, 0), interpolation="none", aspect="auto")
-    axes.add_patch(_frame(size))
 
 
-def _frame(size: int) -> Any:
+def _square(size: int, **style: Any) -> Any:
     from matplotlib.patches import Rectangle
 
-    return Rectangle((0, 0), size, size, facecolor="none", edgecolor=paint("line"), linewidth=1, clip_on=False)
+    return Rectangle((0, 0), size, size, **style)
 
 
 # ---- timings --------------------------------------------------------------------------------------------------------
@@ -498,7 +494,7 @@ def timings(steps: list[tuple[str, float | None, bool]]) -> Markup:
         axes.set_xlim(0, max(*measured, 0.1))
         axes.set_ylim(len(steps) - 0.5, -0.5)
         axes.set_xticks([])
-        axes.set_yticks(range(len(steps)), [drawing.name(name, 26) for name, _, _ in steps], color=paint("ink"))
+        axes.set_yticks(range(len(steps)), [drawing.name(name, 170) for name, _, _ in steps], color=paint("ink"))
         for position, (_, value, cached) in enumerate(steps):
             axes.barh(position, value or 0, height=0.6, color=paint("eval" if cached else "accent"), linewidth=0)
             text = "from the cache" if cached else "not measured" if value is None else seconds(value)

@@ -30,6 +30,7 @@ _KEPT = {
 }
 # A matplotlib `gid`: the text stands out from what it lies on.
 HALO = "halo"
+NAME_WIDTH = 118  # pixels of a class's name beside a chart
 _TOKEN = re.compile(r"@(\d+)@")
 _DECIMALS = re.compile(r"-?\d+\.\d{3,}")
 
@@ -37,6 +38,19 @@ _DECIMALS = re.compile(r"-?\d+\.\d{3,}")
 def paint(role: str) -> str:
     """The colour to give to matplotlib."""
     return _SENTINEL[role]
+
+
+def text_width(text: str) -> float:
+    """Pixels of a text of 11 pixels, about: whatever font the reader has."""
+    return sum(13 if ord(c) > 0x2E80 else 9.2 if c in "mwMW@%" else 7.8 if c.isupper() else 6.4 for c in text)
+
+
+def fitted(text: str, pixels: float = NAME_WIDTH) -> str:
+    """A text shortened to about that width."""
+    text = shortened(text, max(5, int(pixels / 6.4)))
+    while text_width(text) > pixels and len(text) > 5:
+        text = shortened(text, len(text) - 1)
+    return text
 
 
 class Drawing:
@@ -52,9 +66,9 @@ class Drawing:
         self.figure, self.width, self.height = figure, width, height
         self.names: list[tuple[str, str]] = []
 
-    def name(self, text: str, most: int = 18) -> str:
-        """What stands for an untrusted text in a chart."""
-        self.names.append((shortened(text, most), visible(text)))
+    def name(self, text: str, pixels: float = NAME_WIDTH) -> str:
+        """What stands for an untrusted text in a chart, shortened to about that width."""
+        self.names.append((fitted(text, pixels), visible(text)))
         return f"@{len(self.names) - 1}@"
 
     def axes(self, left: float, bottom: float, right: float, top: float) -> Any:
@@ -71,7 +85,7 @@ class Drawing:
 
 
 def chart(
-    prefix: str, width: float, height: float, draw: Callable[[Drawing], None], alt: str, wide: bool = False
+    prefix: str, width: float, height: float, draw: Callable[[Drawing], None], alt: str, kind: str = ""
 ) -> Markup:
     """An `svg` element.
 
@@ -81,7 +95,7 @@ def chart(
       height: pixels.
       draw: draws into the drawing.
       alt: what the chart says, for who does not see it.
-      wide: keeps its size instead of shrinking to its column.
+      kind: further classes; `wide` keeps its size instead of shrinking to its column.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -101,7 +115,7 @@ def chart(
     root = _plain(ElementTree.fromstring(written.getvalue()), drawing.names)
     _number_ids(root, prefix)
     attributes = {
-        "class": "chart wide" if wide else "chart",
+        "class": f"chart {kind}".strip(),
         "viewBox": f"0 0 {width:g} {height:g}",
         "width": f"{width:g}",
         "height": f"{height:g}",

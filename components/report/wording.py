@@ -8,6 +8,7 @@ from typing import Any
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
+TIMES = "\N{MULTIPLICATION SIGN}"
 NONE = "\N{EN DASH}"
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 # Joins emoji; everything else that cannot be printed would change how the text around it is read.
@@ -81,7 +82,7 @@ def digits(value: float | None) -> str:
     exponent = math.floor(math.log10(abs(value)))
     if exponent < -4:
         power = str(exponent).replace("-", MINUS).translate(_RAISED)
-        return f"{value / 10**exponent:.1f}{NO_BREAK}×{NO_BREAK}10{power}"
+        return f"{value / 10**exponent:.1f}{NO_BREAK}{TIMES}{NO_BREAK}10{power}"
     text = f"{value:.{max(0, 2 - exponent)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 

@@ -6,7 +6,7 @@ from components.features import SPLITS
 from components.report import charts
 from components.report.facts import Facts
 from components.report.thumbnails import Room
-from components.report.wording import count, number, shortened, size
+from components.report.wording import count, number, size
 
 MOST_CLASSES = 200  # rows of a table of classes
 MOST_PICTURED = 120  # classes with example pictures
@@ -34,6 +34,7 @@ def view(facts: Facts, kept_out_room: Room, room: Room) -> dict[str, Any]:
         "images": data.get("images"),
         "splits": {split: sum(counts.get(split, 0) for counts in classes.values()) for split in SPLITS},
         "chart": charts.class_counts(classes, SPLITS) if classes else None,
+        "profile": len(classes) > charts.MOST_BARS,
         "classes": [
             {"name": name, "counts": [counts.get(split, 0) for split in SPLITS], "total": sum(counts.values())}
             for name, counts in list(classes.items())[:MOST_CLASSES]
@@ -48,10 +49,16 @@ def view(facts: Facts, kept_out_room: Room, room: Room) -> dict[str, Any]:
         "pictured": sum(bool(pictures) for pictures in facts.examples.values()),
         "anomalies": facts.anomalies,
         "drift": sorted(facts.drift, key=lambda row: row.threshold - row.value),
-        "compared": bool(facts.drift),
+        "judged": bool(classes) and _was_judged(facts),
         "sources": facts.summary.get("images") or [],
         "digest": data.get("digest"),
     }
+
+
+def _was_judged(facts: Facts) -> bool:
+    """Whether the data gate came to its end."""
+    timings = facts.summary.get("timings") or {}
+    return "DataGate" in timings or facts.summary.get("status") != "failed"
 
 
 def _sizes(sizes: dict[str, Any]) -> list[tuple[str, list[str]]]:
@@ -135,8 +142,3 @@ def _examples(facts: Facts, room: Room) -> list[dict[str, Any]]:
             if turn < len(pictures) and (thumbnail := room.take(pictures[turn])):
                 taken[name].append(thumbnail)
     return [{"name": name, "pictures": pictures} for name, pictures in taken.items() if pictures]
-
-
-def label(name: str) -> str:
-    """Of a class in a table."""
-    return shortened(name)

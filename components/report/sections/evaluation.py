@@ -29,6 +29,7 @@ def view(facts: Facts, room: Room) -> dict[str, Any]:
         "per_class": per_class[:MOST_CLASSES],
         "more_classes": max(0, len(per_class) - MOST_CLASSES),
         "matrix": matrix,
+        "large": len(counts) > charts.MOST_WRITTEN,
         "cells": _cells(facts.classes, counts, matrix) if matrix else None,
         "confusions": _confusions(facts.classes, counts),
         "more_confusions": max(0, len(_pairs(counts)) - MOST_CONFUSIONS),

@@ -55,7 +55,7 @@ def _row(check: dict[str, Any]) -> dict[str, Any]:
     bound = _value(metric, check.get("bound"))
     return {
         "name": metric_name(metric).capitalize(),
-        "slice": "all images" if check["slice"] == "overall" else check["slice"],
+        "slice": None if check["slice"] == "overall" else check["slice"],
         "asks": _asks(metric),
         "value": _value(metric, check.get("value")),
         "baseline": _value(metric, check.get("baseline")),

@@ -10,7 +10,6 @@ from components.report.wording import (
     listed,
     moment,
     number,
-    percent,
     points,
     seconds,
     sentence,
@@ -116,6 +115,13 @@ def _chart(facts: Facts, test: dict[str, Any], gate: dict[str, Any]) -> Any:
     return charts.interval(accuracy, facts.interval, number(test.get("baseline_accuracy")), floor)
 
 
+def _kept_out(data: dict[str, Any]) -> str:
+    quarantined = sum((data.get("quarantined") or {}).values())
+    copies = (data.get("duplicates") or 0) + ((data.get("leakage") or {}).get("copies") or 0)
+    parts = [counted(quarantined, "file")] if quarantined else []
+    return listed(parts + ([counted(copies, "copy", "copies")] if copies else []))
+
+
 def _rows(facts: Facts, gate: dict[str, Any]) -> list[tuple[str, str]]:
     """What the model is made of, a line each."""
     summary = facts.summary
@@ -128,8 +134,11 @@ def _rows(facts: Facts, gate: dict[str, Any]) -> list[tuple[str, str]]:
         weights = f", weights {visible(str(model['weights']))}" if model.get("weights") else ""
         rows.append(("Backbone", f"{visible(str(model['backbone']))}{weights}"))
     if number(model.get("parameters")):
-        rows.append(("Size", counted(model["parameters"], "parameter")))
-    if gate.get("baseline_reason"):
+        rows.append(("Network", counted(model["parameters"], "parameter")))
+    if kept_out := _kept_out(data):
+        rows.append(("Kept out", kept_out))
+    # The others are said above.
+    if gate.get("baseline_reason") and gate.get("baseline_status") not in ("compared", "first_run"):
         rows.append(("Baseline", sentence(visible(gate["baseline_reason"]))))
     rows.append(("Started", moment(summary.get("started"))))
     rows.append(("Took", seconds(summary.get("seconds"))))
