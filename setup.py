@@ -10,6 +10,6 @@ setup(
     package_data={
         "trainer": ["bundled/*.h5"],
         "pipeline.serving": ["page.html"],
-        "components.report": ["template/*"],
+        "components.report.template": ["*.html", "*.css", "*.js"],
     },
 )

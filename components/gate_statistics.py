@@ -18,6 +18,7 @@ import numpy as np
 from components.metrics import BINS, Answers, bin_of
 
 Z_ONE_SIDED_95 = 1.6448536269514722
+Z_TWO_SIDED_95 = 1.959963984540054
 PERMUTATIONS = 9_999
 SEED = 1
 # Of swaps times images that are held in memory at a time.
@@ -214,6 +215,12 @@ def wilson_lower_bound(successes: int, count: int, z: float = Z_ONE_SIDED_95) ->
     centre = share + z * z / (2 * count)
     margin = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     return max(0.0, (centre - margin) / (1 + z * z / count))
+
+
+def wilson_interval(successes: int, count: int) -> tuple[float, float]:
+    """Two-sided 95 % interval of a proportion, in [0, 1]; all of it for an empty sample."""
+    low, rest = (wilson_lower_bound(hits, count, Z_TWO_SIDED_95) for hits in (successes, count - successes))
+    return low, 1 - rest
 
 
 def detectable_drop(count: int, discordant: int, level: float, power: float = 0.8) -> float | None:

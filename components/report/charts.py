@@ -485,8 +485,8 @@ def _square(size: int, **style: Any) -> Any:
 # ---- timings --------------------------------------------------------------------------------------------------------
 
 
-def timings(steps: list[tuple[str, float | None, bool]]) -> Markup:
-    """Seconds of each step; what came from the cache is said beside it."""
+def timings(steps: list[tuple[str, float | None, bool]], failed: str | None) -> Markup:
+    """Seconds of each step; what came from the cache, and where the run failed, is said beside it."""
     measured = [value or 0.0 for _, value, _ in steps]
 
     def draw(drawing: Drawing) -> None:
@@ -495,9 +495,18 @@ def timings(steps: list[tuple[str, float | None, bool]]) -> Markup:
         axes.set_ylim(len(steps) - 0.5, -0.5)
         axes.set_xticks([])
         axes.set_yticks(range(len(steps)), [drawing.name(name, 170) for name, _, _ in steps], color=paint("ink"))
-        for position, (_, value, cached) in enumerate(steps):
+        for position, (name, value, cached) in enumerate(steps):
             axes.barh(position, value or 0, height=0.6, color=paint("eval" if cached else "accent"), linewidth=0)
-            text = "from the cache" if cached else "not measured" if value is None else seconds(value)
+            here = value is None and name == failed
+            text = (
+                "from the cache"
+                if cached
+                else "failed here"
+                if here
+                else "not measured"
+                if value is None
+                else seconds(value)
+            )
             place = 0 if value is None else value
             axes.annotate(
                 text, (place, position), (5, 0), textcoords="offset points", va="center", color=paint("quiet")

@@ -44,7 +44,7 @@ def percent(share: float | None) -> str:
     """0.989 as `98.9 %`; what is not all or nothing is not written as if it were."""
     if number(share) is None:
         return NONE
-    value = 100 * share
+    value = round(100 * share, 9)
     digits = 1
     if (0 < value < 0.05) or (99.95 <= value < 100):
         digits = 2

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from components import gate_statistics as statistics
-from components.gate_statistics import PairedTest, shared_level, sign_test, wilson_lower_bound
+from components.gate_statistics import PairedTest, shared_level, sign_test, wilson_interval, wilson_lower_bound
 from components.metrics import Answers, calibration_error
 
 
@@ -16,6 +16,13 @@ def test_wilson_bound_is_scipys(successes, count):
     # The lower end of the two-sided 90 % interval is the one-sided 95 % bound.
     expected = stats.binomtest(successes, count).proportion_ci(0.9, method="wilson").low
     assert wilson_lower_bound(successes, count) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(("successes", "count"), [(0, 5), (3, 8), (88, 88), (87, 88)])
+def test_wilson_interval_is_scipys(successes, count):
+    expected = stats.binomtest(successes, count).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(successes, count) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert wilson_interval(0, 0) == (0.0, 1.0)
 
 
 def test_wilson_bound_of_published_examples():

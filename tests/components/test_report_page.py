@@ -6,15 +6,18 @@ import itertools
 import json
 import math
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import pytest
 
 from components.report import charts, wording
 from components.report.facts import Facts, Link, Picture
-from components.report.page import render
+from components.report.page import TEMPLATE, render
 from components.steps import STEPS
 from tests.components import report_facts
+from tests.conftest import ROOT
 
 INLINE = ("a", "b", "bdi", "code", "i", "span", "strong")
 
@@ -168,6 +171,16 @@ def test_charts_take_every_colour_from_the_style_sheet(published, hostile):
         classes = {name for row in page.all("path", "text", "use", "g") for name in row.get("class", "").split()}
         assert {"f-ink", "f-accent", "s-line"} <= classes
         assert all(f".{name} " in page.style or f".{name}{{" in page.style for name in classes)
+
+
+def test_an_installed_graft_has_the_template(tmp_path):
+    build = ["egg_info", "--egg-base", str(tmp_path), "build_py", "--build-lib", str(tmp_path / "lib")]
+    done = subprocess.run(
+        [sys.executable, "setup.py", "-q", *build], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    installed = {path.name for path in (tmp_path / "lib/components/report/template").iterdir()}
+    assert installed >= {path.name for path in TEMPLATE.iterdir() if path.is_file()}
+    assert "template" not in done.stderr
 
 
 # ---- accessible -----------------------------------------------------------------------------------------------------
@@ -471,6 +484,12 @@ def test_cached_steps_are_marked():
     assert page.text.count("from the cache") == 5
     assert "4 steps came from the cache" in page.text
     assert "not measured" in page.text
+
+
+def test_the_step_that_failed_is_marked():
+    facts = report_facts.failed(report_facts.run(), STEPS["Trainer"], "the loss is NaN")
+    page = document(report_facts.changed(facts, steps=[*facts.steps, (STEPS["Trainer"], None, False)]))
+    assert page.text.count("failed here") == 1
 
 
 def test_configuration_and_links_are_there(published):

@@ -1,8 +1,8 @@
 """Where the model is wrong."""
 
-import math
 from typing import Any
 
+from components.gate_statistics import wilson_interval
 from components.report import charts
 from components.report.facts import Answer, Facts
 from components.report.thumbnails import Room
@@ -12,7 +12,6 @@ MOST_CLASSES = 200
 MOST_CONFUSIONS = 15
 MOST_CARDS = 24
 MOST_CELLS = 40_000  # that the script can name
-_Z = 1.959963984540054  # of the two-sided 95 % interval
 
 
 def view(facts: Facts, room: Room) -> dict[str, Any]:
@@ -67,17 +66,6 @@ def _signed(difference: float | None) -> str:
     return f"{'+' if difference > 0 else '−' if difference < 0 else '±'}{digits(abs(difference))}"  # noqa: RUF001
 
 
-def wilson(successes: float, examples: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927), 0 to 1."""
-    share = successes / examples
-    middle = share + _Z * _Z / (2 * examples)
-    margin = _Z * math.sqrt(share * (1 - share) / examples + _Z * _Z / (4 * examples * examples))
-    whole = 1 + _Z * _Z / examples
-    # All or nothing comes out exactly.
-    low = (middle - margin) / whole if successes else 0.0
-    return low, (middle + margin) / whole if successes < examples else 1.0
-
-
 def _per_class(test: dict[str, Any]) -> list[dict[str, Any]]:
     """The worst recall first; classes without a test image last."""
     before = (test.get("baseline") or {}).get("per_class") or {}
@@ -92,7 +80,7 @@ def _per_class(test: dict[str, Any]) -> list[dict[str, Any]]:
                 "examples": examples,
                 "recall": recall if known else None,
                 "precision": number(found.get("precision")),
-                "interval": wilson(round(recall * examples), examples) if known else None,
+                "interval": wilson_interval(round(recall * examples), examples) if known else None,
                 "before": earlier,
                 "difference": recall - earlier if known and earlier is not None else None,
             }

@@ -16,7 +16,7 @@ def view(facts: Facts) -> dict[str, Any]:
     return {
         "serving": _serving(summary.get("serving") or {}),
         "formats": [_format(name, row) for name, row in (summary.get("formats") or {}).items()],
-        "timings": charts.timings(facts.steps) if facts.steps else None,
+        "timings": charts.timings(facts.steps, summary.get("step")) if facts.steps else None,
         "total": seconds(summary.get("seconds")),
         "cached": sum(cached for _, _, cached in facts.steps),
         "configuration": _yaml(summary.get("configuration")),
