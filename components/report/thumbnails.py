@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 from components.report.facts import Picture
 
-MOST_BYTES = 3_300_000  # of all pictures in the page
-
 
 @dataclass(frozen=True)
 class Thumbnail:
@@ -25,7 +23,7 @@ class Room:
       whole: the room that this one is a part of.
     """
 
-    def __init__(self, most: int = MOST_BYTES, whole: "Room | None" = None):
+    def __init__(self, most: int, whole: "Room | None" = None):
         self.left, self._whole = most, whole
 
     def take(self, picture: Picture | None) -> Thumbnail | None:

@@ -10,14 +10,15 @@ from components.report.wording import digits, number, percent, points, shortened
 
 MOST_CLASSES = 200
 MOST_CONFUSIONS = 15
+MOST_DRAWN = 2_000  # classes of a confusion matrix; each has a row and a column of pixels
 MOST_CARDS = 24
-MOST_CELLS = 40_000  # that the script can name
+MOST_CELLS = 25_000  # that the script can name
 
 
 def view(facts: Facts, room: Room) -> dict[str, Any]:
     test = (facts.summary.get("metrics") or {}).get("test") or {}
     counts = facts.confusion if facts.classes and any(map(any, facts.confusion)) else []
-    matrix = charts.confusion(facts.classes, counts) if counts else None
+    matrix = charts.confusion(facts.classes, counts) if 0 < len(counts) <= MOST_DRAWN else None
     bins, baseline = test.get("reliability") or [], test.get("baseline") or {}
     per_class = _per_class(test)
     return {
@@ -28,6 +29,7 @@ def view(facts: Facts, room: Room) -> dict[str, Any]:
         "per_class": per_class[:MOST_CLASSES],
         "more_classes": max(0, len(per_class) - MOST_CLASSES),
         "matrix": matrix,
+        "too_large": len(counts) if len(counts) > MOST_DRAWN else None,
         "large": len(counts) > charts.MOST_WRITTEN,
         "cells": _cells(facts.classes, counts, matrix) if matrix else None,
         "confusions": _confusions(facts.classes, counts),

@@ -13,6 +13,7 @@ from components.report.wording import (
     points,
     seconds,
     sentence,
+    shortened,
     version_of,
     visible,
 )
@@ -20,11 +21,14 @@ from components.report.wording import (
 PACKAGES = {"tfx": "TFX", "tensorflow": "TensorFlow", "keras": "Keras", "apache-beam": "Apache Beam", "numpy": "NumPy"}
 STATUSES = {"published": "Published", "refused": "Refused", "failed": "Failed", "unchanged": "Unchanged"}
 MOST_FAILED = 6
+MOST_WARNINGS = 50
+MOST_CHARACTERS = 4_000  # of a sentence
 
 
 def view(facts: Facts) -> dict[str, Any]:
     summary, gate = facts.summary, facts.summary.get("gate") or {}
     status = summary.get("status") or "failed"
+    warnings = [shortened(sentence(text), MOST_CHARACTERS) for text in summary.get("warnings") or []]
     test = (summary.get("metrics") or {}).get("test") or {}
     before, version = number(test.get("baseline_accuracy")), gate.get("baseline_version")
     return {
@@ -32,8 +36,8 @@ def view(facts: Facts) -> dict[str, Any]:
         "word": STATUSES.get(status, status),
         "title": _title(summary),
         "lines": _lines(summary, gate),
-        "error": sentence(summary["error"]) if summary.get("error") else None,
-        "advice": sentence(summary["advice"]) if summary.get("advice") else None,
+        "error": _said(summary.get("error")),
+        "advice": _said(summary.get("advice")),
         "name": (summary.get("configuration") or {}).get("name"),
         "run_id": summary.get("run_id"),
         "accuracy": number(test.get("accuracy")),
@@ -45,8 +49,13 @@ def view(facts: Facts) -> dict[str, Any]:
         "difference": None if before is None else points(test["accuracy"] - before),
         "better": before is not None and test["accuracy"] >= before,
         "rows": _rows(facts, gate),
-        "warnings": [sentence(text) for text in summary.get("warnings") or []],
+        "warnings": warnings[:MOST_WARNINGS],
+        "warning_count": len(warnings),
     }
+
+
+def _said(text: str | None) -> str | None:
+    return shortened(sentence(text), MOST_CHARACTERS) if text else None
 
 
 def _title(summary: dict[str, Any]) -> str:
