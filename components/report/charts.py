@@ -316,7 +316,7 @@ def reliability(bins: list[dict[str, Any]], baseline: list[dict[str, Any]] | Non
             axes.plot(*zip(*points, strict=True), color=paint("quiet"), linewidth=1, marker="o", markersize=4)
         most = max(row["examples"] for row in bins)
         points = [(row["score"], row["accuracy"]) for row in bins]
-        axes.plot(*zip(*points, strict=True), color=paint("accent"), linewidth=1.25)
+        axes.plot(*zip(*points, strict=True), color=paint("eval"), linewidth=1)
         for row in bins:
             size = 4 + 8 * math.sqrt(row["examples"] / most)
             axes.plot([row["score"]], [row["accuracy"]], "o", color=paint("accent"), markersize=size, clip_on=False)

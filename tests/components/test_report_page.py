@@ -404,6 +404,13 @@ def test_losses_that_are_no_numbers_leave_a_gap():
     assert "nan" not in re.sub(r"base64,[^\"]*", "", page.lower())
 
 
+def test_smoothed_labels_explain_a_training_loss_above_that_of_the_eval_split(published):
+    configuration = {"training": {"label_smoothing": 0.1}}
+    told = document(report_facts.changed(report_facts.run(), {"configuration": configuration})).text
+    assert "smoothed labels, which never reaches 0" in told
+    assert "smoothed labels" not in published.text
+
+
 def test_a_single_epoch_is_a_point():
     one = report_facts.phase(1, 1, 2.0, 0.2, rate)
     assert "Kept epoch 1" in training_page(frozen=one, fine_tune=None)
@@ -456,6 +463,7 @@ def test_mistakes_show_what_was_said_what_it_is_and_what_the_model_in_service_sa
     facts = report_facts.run(baseline=True)
     first = facts.mistakes[0]
     assert f"said {first.predicted} 99.0 % is {first.true} 1.0 % in service: {first.in_service}" in published.text
+    assert "It is the only wrong answer." in document(report_facts.changed(facts, mistakes=[first], wrong=1)).text
     assert f"The {len(facts.mistakes)} of {facts.wrong} wrong answers" in published.text or "All " in published.text
     assert "Least confident hits" in published.text
     alts = [row["alt"] for row in published.all("img")]

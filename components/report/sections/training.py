@@ -13,11 +13,13 @@ TITLES = {"frozen": "Frozen backbone", "fine_tune": "Fine-tuning"}
 def view(facts: Facts) -> dict[str, Any]:
     training = facts.training or facts.summary.get("training") or {}
     found = {name: training[name] for name in PHASES if training.get(name)}
+    settings = (facts.summary.get("configuration") or {}).get("training") or {}
     return {
         "reached": bool(found),
         "notes": _notes(training, found) if found else [],
         "phases": [_phase(name, phase) for name, phase in found.items()],
         "charts": _charts(found),
+        "smoothed": bool(settings.get("label_smoothing")),
         "calibration": _calibration(training.get("calibration") or {}),
     }
 
