@@ -283,10 +283,11 @@ class _Run:
         """Writes the page, with the summary that it tells of beside it."""
         warned = len(self.notes.warnings)
         run_report.write(self.folder, summary, run_summary.produced(self.artifacts))
+        self._write_notes()
         if len(self.notes.warnings) > warned:
             # What the page could not show is told there.
-            write_json(self.folder / SUMMARY_FILE, summary | {"warnings": self.notes.warnings})
-        self.notes.write(self.folder)
+            with contextlib.suppress(OSError):
+                write_json(self.folder / SUMMARY_FILE, summary | {"warnings": self.notes.warnings})
 
     @property
     def about(self) -> run_summary.About:
@@ -297,7 +298,12 @@ class _Run:
     def begin(self, step: str) -> None:
         """Notes which step runs now."""
         self.notes.step = step
-        self.notes.write(self.folder)
+        self._write_notes()
+
+    def _write_notes(self) -> None:
+        # They are for whoever looks; a disk that is full now may do for what is left to do.
+        with contextlib.suppress(OSError):
+            self.notes.write(self.folder)
 
     def keep_error(self, error: BaseException) -> None:
         """Puts an error into the log, and what it says was kept out beside it."""

@@ -15,14 +15,14 @@ from components.steps import REPORT_FILE
 
 
 @contextlib.contextmanager
-def never_fatal(node_id: str = "Report") -> Iterator[None]:
-    """Lets no error out of the step that writes the report, nor an interruption: what matters is done by then."""
+def never_fatal(node_id: str) -> Iterator[None]:
+    """Lets nothing out of the step that writes the report, not even an interruption: what matters is done by then."""
     try:
         yield
     except BaseException:
         if node_id != "Report":
             raise
-        traceback.print_exc()
+        _log_error()
 
 
 def write(folder: Path, summary: dict[str, Any], left: Produced) -> Path | None:
@@ -47,9 +47,14 @@ def write(folder: Path, summary: dict[str, Any], left: Produced) -> Path | None:
         write_report(page, summary, left, read_json_lines(listed) if listed.is_file() else None)
     # Also where the person does not want to wait for it.
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            traceback.print_exc()
+        _log_error()
         cause = "it was interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
         progress.warn(f"The report {page} could not be written ({cause}); graft report {folder} tries again.")
         return None
     return page
+
+
+def _log_error() -> None:
+    # The log may be what the full disk has no room for.
+    with contextlib.suppress(OSError):
+        traceback.print_exc()

@@ -43,6 +43,8 @@ ARTIFACTS = {
 def gather(summary: dict[str, Any], left: Produced, page: Path, kept_out: list[dict] | None = None) -> Facts:
     """Everything that the page shows. A part that cannot be read is left out, and the person is warned.
 
+    Summaries of earlier releases have fewer fields.
+
     Args:
       summary: of the run.
       left: by its steps.
@@ -87,10 +89,10 @@ def _interval(summary: dict[str, Any]) -> tuple[float, float] | None:
 
 
 def _steps(summary: dict[str, Any]) -> list[tuple[str, float | None, bool]]:
-    timings = summary["timings"]
-    rows = [(name, timings[key], key in summary["cached"]) for key, name in steps.STEPS.items() if key in timings]
+    timings, cached, failed = summary["timings"], summary.get("cached", ()), summary.get("step")
+    rows = [(name, timings[key], key in cached) for key, name in steps.STEPS.items() if key in timings]
     # The one that failed was not measured.
-    return [*rows, (summary["step"], None, False)] if summary["step"] else rows
+    return [*rows, (failed, None, False)] if failed else rows
 
 
 # ---- data -----------------------------------------------------------------------------------------------------------
@@ -104,7 +106,7 @@ def _kept_out(summary: dict[str, Any], left: Produced, rows: list[dict] | None) 
     if rows is None:
         path = left.catalog / data_report.QUARANTINE_FILE if left.catalog else None
         rows = read_json_lines(path) if path and path.is_file() else []
-    return {"kept_out": rows, "kept_out_pictures": pictures.of_kept_out(rows, summary["images"])}
+    return {"kept_out": rows, "kept_out_pictures": pictures.of_kept_out(rows, summary.get("images", []))}
 
 
 # ---- evaluation -----------------------------------------------------------------------------------------------------
