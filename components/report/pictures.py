@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from components import features, inspection, sources, splits, storage
+from components import features, inspection, parallel, sources, splits, storage
 from components.report.facts import Picture
 from components.report.raw_examples import Record, feature, walk
 
@@ -31,6 +31,7 @@ EXAMPLES_OF_A_CLASS = 8
 CLASSES = 1_000
 KEPT_OUT = 24
 KEPT_OUT_TRIED = 100
+THREADS = 8
 END_OF_JPEG = b"\xff\xd9"
 
 
@@ -161,13 +162,13 @@ def of_kept_out(rows: Iterable[Mapping[str, Any]], places: list[str]) -> dict[st
       rows: of `quarantine.jsonl`.
       places: where the images come from (`images` of the summary); the files may be gone by now.
     """
-    found: dict[str, Picture] = {}
-    for row in itertools.islice(filter(_may_be_shown, rows), KEPT_OUT_TRIED if places else 0):
-        if len(found) == KEPT_OUT:
-            break
-        if picture := thumbnail(_read(sources.location(row["path"], places))):
-            found[row["path"]] = picture
-    return found
+    shown = itertools.islice(filter(_may_be_shown, rows), KEPT_OUT_TRIED if places else 0)
+    paths = [row["path"] for row in shown]
+    # Most of the time goes into waiting where the files are remote.
+    with parallel.pool(THREADS) as pool:
+        made = parallel.ordered(pool, lambda path: thumbnail(_read(sources.location(path, places))), paths, THREADS)
+        found = ((path, picture) for path, picture in zip(paths, made, strict=True) if picture)
+        return dict(itertools.islice(found, KEPT_OUT))
 
 
 def _may_be_shown(row: Mapping[str, Any]) -> bool:
