@@ -20,7 +20,7 @@ ENCODINGS = ((SIDE, 70), (SIDE, 50), (SIDE, 30), (SIDE // 2, 50))
 # What is decoded takes memory and time by what its header claims. A JPEG is decoded at a fraction of its size.
 MOST_PIXELS = {"jpeg": 50_000_000}
 MOST_PIXELS_OTHERWISE = 25_000_000
-MOST_BYTES_READ = 50_000_000  # of one of a user's files
+MOST_BYTES_READ = 20_000_000  # of one of a user's files
 MOST_RECORDS = 200_000  # of a split that are looked at, which takes 2 s
 
 # The page holds these as base64, four thirds of it, and must stay under 5 MB with everything else.
@@ -164,11 +164,11 @@ def of_kept_out(rows: Iterable[Mapping[str, Any]], places: list[str]) -> dict[st
     """
     shown = itertools.islice(filter(_may_be_shown, rows), KEPT_OUT_TRIED if places else 0)
     paths = [row["path"] for row in shown]
-    # Most of the time goes into waiting where the files are remote.
+    # Remote ones are waited for side by side; to decode side by side would take memory.
     with parallel.pool(THREADS) as pool:
-        made = parallel.ordered(pool, lambda path: thumbnail(_read(sources.location(path, places))), paths, THREADS)
-        found = ((path, picture) for path, picture in zip(paths, made, strict=True) if picture)
-        return dict(itertools.islice(found, KEPT_OUT))
+        contents = parallel.ordered(pool, lambda path: _read(sources.location(path, places)), paths, THREADS)
+        made = ((path, thumbnail(content)) for path, content in zip(paths, contents, strict=True))
+        return dict(itertools.islice(((path, picture) for path, picture in made if picture), KEPT_OUT))
 
 
 def _may_be_shown(row: Mapping[str, Any]) -> bool:
