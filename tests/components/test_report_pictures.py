@@ -94,6 +94,13 @@ def test_d5_header_that_claims_60000_by_60000_is_not_decoded(bomb):
     tracemalloc.stop()
 
 
+@pytest.mark.parametrize(("size", "kind"), [((6_000, 5_000), "PNG"), ((8_000, 7_000), "JPEG")])
+def test_image_that_takes_long_to_decode_has_no_picture(size, kind):
+    file = io.BytesIO()
+    Image.new("L", size).save(file, kind)
+    assert pictures.thumbnail(file.getvalue()) is None
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff", b"GIF89a", b"<html>", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
 def test_what_is_no_image_has_no_picture(content):
     assert pictures.thumbnail(content) is None
