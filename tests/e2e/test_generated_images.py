@@ -358,7 +358,7 @@ def test_g6_shuffled_labels_are_refused_and_stay_refused(tmp_path, images):
     assert (result.summary["status"], result.summary["model"]["path"]) == ("refused", None)
     assert not list(graft.output.glob("serving/*"))
     assert f"Report: {graft.output}/runs/{result.summary['run_id']}/report.html" in result.out
-    assert "accuracy_lower_bound" in (graft.output / "runs" / "latest" / "report.html").read_text()
+    assert "refused" in (graft.output / "runs" / "latest" / "report.html").read_text().lower()
     again = graft.run(shuffled, *FAST)
     assert again.code == 4
     assert "Load TFX" not in again.out
