@@ -1,11 +1,14 @@
 """The life of one output folder: published, unchanged, new labels, edited code, refused."""
 
+import html
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+import urllib.parse
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +100,29 @@ def test_curves_of_both_phases_are_in_the_run_as_json_and_for_tensorboard(graft,
         assert list((folder / "tensorboard" / phase).glob("events.out.tfevents.*"))
 
 
+def test_report_of_the_run_is_where_the_last_line_says_and_in_its_artifact(graft, images, published):
+    (line,) = [line for line in published.out.splitlines() if line.startswith("Report: ")]
+    page = Path(line.removeprefix("Report: "))
+    assert page == graft.output / "runs" / published.summary["run_id"] / "report.html"
+    assert (graft.output / "runs" / "latest" / "report.html").read_bytes() == page.read_bytes()
+    assert published.summary["warnings"] == [], "nothing is missing in it"
+    text = page.read_text()
+    assert published.summary["run_id"] in text
+    assert "square/truncated.jpg" in text
+    assert page.stat().st_size < 5e6
+    for target in re.findall(r'href="(\.\./[^"#]+|[\w.]+\.jsonl?)"', text):
+        assert (page.parent / urllib.parse.unquote(html.unescape(target))).exists(), target
+    (artifact,) = graft.output.glob("artifacts/Report/report/*")
+    assert (artifact / "report.html").stat().st_size > 1000
+    # Written before the step ended, so that its own time and the whole are not in it yet.
+    early = json.loads((artifact / "summary.json").read_text())
+    late = published.summary
+    assert early | {name: late[name] for name in ("seconds", "timings")} == late
+    notes = json.loads((page.parent / "steps.json").read_text())
+    assert notes["timings"] == late["timings"]
+    assert set(late["timings"]) - set(early["timings"]) == {"Report"}
+
+
 def test_image_bytes_are_stored_compactly_and_never_in_the_metadata(graft, published):
     sizes = {
         name: sum(
@@ -185,8 +211,19 @@ def test_p5_p6_worker_processes_give_the_same_splits_labels_and_metrics(tmp_path
 def test_p7_edited_preprocessing_runs_transform_again_but_not_ingestion(graft, images, published):
     source = graft.source / "components" / "preprocessing.py"
     source.write_text(source.read_text() + "\n# an edited line\n")
+    # Nor does it matter to a run whether its report can be written.
+    page = graft.source / "components" / "report" / "page.py"
+    before = page.read_text()
+    page.write_text(before + "\n\ndef render(facts):\n    return open('/nowhere/at/all').read()\n")
     result = graft.run(images, *FAST)
+    page.write_text(before)
     assert result.code == 0, result.out + result.error
+    assert result.summary["status"] == "published"
+    assert "/nowhere/at/all" in (graft.output / "runs" / "latest" / "log.txt").read_text()
+    assert "Report: " not in result.out
+    version = Path(result.summary["model"]["path"]).name
+    assert (graft.output / "schema" / "published_statistics" / f"{version}.pb").is_file()
+    assert (graft.output / "runs" / "latest" / "fingerprint").is_file()
     assert not result.ran("Ingest images")
     assert not result.ran("Compute statistics")
     assert result.ran("Resize and normalise")
@@ -320,6 +357,8 @@ def test_g6_shuffled_labels_are_refused_and_stay_refused(tmp_path, images):
     assert "refused by accuracy_lower_bound (overall)" in result.out
     assert (result.summary["status"], result.summary["model"]["path"]) == ("refused", None)
     assert not list(graft.output.glob("serving/*"))
+    assert f"Report: {graft.output}/runs/{result.summary['run_id']}/report.html" in result.out
+    assert "refused" in (graft.output / "runs" / "latest" / "report.html").read_text().lower()
     again = graft.run(shuffled, *FAST)
     assert again.code == 4
     assert "Load TFX" not in again.out

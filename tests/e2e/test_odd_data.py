@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
+from components.report.pictures import of_kept_out
 from tests.e2e.graft import TINY, Graft, write_shapes
 
 FAST = (*TINY, "--set", "training.frozen.epochs=20", "--set", "training.fine_tune.epochs=0")
@@ -77,6 +78,22 @@ def test_d14_file_that_was_missing_is_read_once_it_is_there(tmp_path, images):
     assert (result.summary["data"]["quarantined"], result.summary["data"]["images"]) == ({}, 181)
 
 
+def test_d2_refused_data_leaves_a_report_that_shows_what_was_kept_out(tmp_path, images):
+    graft, folder = Graft(tmp_path), tmp_path / "images"
+    shutil.copytree(images, folder)
+    for number in range(20):
+        path = folder / "circle" / f"circle-{number:03d}.jpg"
+        path.write_bytes(path.read_bytes()[:-50] if number % 2 else b"<html>")
+    result = graft.run(folder, *FAST)
+    assert result.code == 3, result.out + result.error
+    page = graft.output / "runs" / "latest" / "report.html"
+    assert f"Report: {page.resolve()}" in result.out
+    text = page.read_text()
+    assert "circle/circle-000.jpg" in text
+    rows = [json.loads(line) for line in (page.parent / "quarantine.jsonl").read_text().splitlines()]
+    assert len(of_kept_out(rows, [str(folder)])) == 10
+
+
 def smaller(image: Image.Image) -> Image.Image:
     return image.resize((image.width // 2, image.height // 2))
 
@@ -96,6 +113,12 @@ def test_d16_data_unlike_the_old_stops_before_transform_naming_the_feature(graft
     assert result.code == 3, result.out + result.error
     assert feature in result.out
     assert "Transform" not in result.summary["timings"]
+    folder = graft.output / "runs" / "latest"
+    assert f"Report: {folder.resolve()}/report.html" in result.out
+    assert feature in [row["feature"] for row in json.loads((folder / "anomalies.json").read_text())]
+    (drift,) = [row for row in json.loads((folder / "drift.json").read_text()) if row["feature"] == feature]
+    assert drift["value"] > drift["threshold"] or feature == "image/channels"
+    assert feature in (folder / "report.html").read_text()
     assert list(graft.output.glob("serving/*")), "what is in service stays"
 
 

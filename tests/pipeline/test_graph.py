@@ -1,0 +1,40 @@
+"""The graph as clusters get it."""
+
+import json
+
+import pytest
+
+from pipeline import config as configuration
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory) -> dict:
+    """What Kubeflow Pipelines' and Vertex AI's compiler of TFX makes of it."""
+    from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner as runner
+
+    from pipeline import graph
+
+    folder = tmp_path_factory.mktemp("compiled")
+    loaded = configuration.load(None, ["model.backbone=graft_tiny", "model.weights=bundled"])
+    places = {"root": "gs://bucket/root", "serving": "gs://bucket/serving", "schema_folder": str(folder)}
+    pipeline = graph.create_pipeline(loaded, images=["gs://bucket/images"], digest="", cache=None, **places)
+    settings = runner.KubeflowV2DagRunnerConfig(default_image="graft")
+    runner.KubeflowV2DagRunner(settings, output_dir=str(folder), output_filename="graph.json").run(pipeline)
+    return json.loads((folder / "graph.json").read_text())["pipelineSpec"]
+
+
+def test_graph_compiles_for_clusters_with_the_report_after_the_publication(compiled):
+    tasks = compiled["root"]["dag"]["tasks"]
+    assert len(tasks) == 12
+    assert "AtomicPusher" in tasks["Report"]["dependentTasks"]
+    outputs = compiled["components"]["Report"]["outputDefinitions"]["artifacts"]
+    assert "graft.RunReport" in json.dumps(outputs)
+
+
+def test_report_on_a_cluster_knows_what_was_to_be_run_and_of_no_notes(compiled):
+    inputs = compiled["root"]["dag"]["tasks"]["Report"]["inputs"]["parameters"]
+    values = {name: given["runtimeValue"]["constantValue"]["stringValue"] for name, given in inputs.items()}
+    assert values["notes"] == ""
+    about = json.loads(values["about"])
+    assert about["images"] == ["gs://bucket/images"]
+    assert about["configuration"]["model"]["backbone"] == "graft_tiny"
