@@ -39,6 +39,11 @@ class Execution:
     properties: dict[str, Any]
     outputs: dict[str, Any]
 
+    @property
+    def code(self) -> str | None:
+        """Digest of the source that it ran, of those components whose cache key has one."""
+        return self.properties.get("code") or (self.setting("custom_config") or {}).get("code")
+
     def setting(self, name: str) -> Any:
         """A property that holds JSON; None where there is none."""
         try:

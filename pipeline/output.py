@@ -191,11 +191,12 @@ def _is_alive(process: str) -> bool:
 
 
 def read_summary(run: Path) -> dict[str, Any]:
-    """`summary.json` of a run; empty where it has none."""
+    """`summary.json` of a run; empty where it has none, or none that can be read."""
     try:
-        return json.loads((run / SUMMARY_FILE).read_text())
+        summary = json.loads((run / SUMMARY_FILE).read_text())
     except (OSError, ValueError):
         return {}
+    return summary if isinstance(summary, dict) else {}
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,0 +1,251 @@
+"""Two runs side by side: what differs in configuration, data, code, metrics and decision."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from components.data_report import IMAGES_FILE
+from components.errors import UsageError
+from components.files import read_json_lines
+from components.steps import STEPS
+from pipeline import lineage
+from pipeline.run_folder import Run, find_folder, read_run
+from pipeline.settings import differences
+
+# As `components.predictions` writes them, which imports TensorFlow Model Analysis.
+PREDICTION_FILES = "predictions/*.jsonl"
+METRICS = ("accuracy", "loss", "calibration_error", "examples")
+
+
+@dataclass
+class Side:
+    """One of the two runs.
+
+    Attributes:
+      run: what lies in its folder.
+      steps: its executions by component; empty where ML Metadata cannot be asked.
+      problems: sentences about what could not be read.
+    """
+
+    run: Run
+    steps: dict[str, lineage.Execution] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the Pusher was told of the run, for summaries of earlier releases."""
+        pusher = self.steps.get("AtomicPusher")
+        return (pusher.setting("custom_config") or {}).get("about") or {} if pusher else {}
+
+    @property
+    def configuration(self) -> dict[str, Any] | None:
+        return self.run.part("configuration") or self.about.get("configuration")
+
+    @property
+    def code(self) -> str | None:
+        return self.run.part("code") or self.about.get("code")
+
+    @property
+    def sources(self) -> list[str] | None:
+        ingestion = self.steps.get("ImageExampleGen")
+        return self.run.part("images") or (ingestion.setting("images") if ingestion else None)
+
+    @property
+    def digest(self) -> str | None:
+        ingestion = self.steps.get("ImageExampleGen")
+        recorded = str(ingestion.properties.get("digest", "")) if ingestion else ""
+        return self.run.part("data", "digest") or recorded.partition(" ")[0] or None
+
+    @property
+    def test(self) -> dict[str, Any]:
+        return self.run.part("metrics", "test") or {}
+
+    def artifact(self, component: str, key: str) -> Path | None:
+        """The folder of what a component left; None where it is gone."""
+        artifact = self.steps[component].outputs.get(key) if component in self.steps else None
+        folder = lineage.place_of(artifact, self.run.output.artifacts) if artifact else None
+        return folder if folder and folder.is_dir() else None
+
+    def images(self) -> dict[str, dict[str, str]] | None:
+        """The images of the data set by SHA-256; None where the list is gone, or of an earlier release."""
+        catalog = self.artifact("ImageExampleGen", "catalog")
+        rows = _lines([catalog / IMAGES_FILE] if catalog else [])
+        return {row["sha256"]: row for row in rows} if rows else None
+
+    def answers(self) -> dict[str, tuple[str, str]] | None:
+        """(true class, predicted class) of each test image by SHA-256; None where the predictions are gone."""
+        evaluation = self.artifact("GatedEvaluator", "evaluation")
+        rows = _lines(sorted(evaluation.glob(PREDICTION_FILES)) if evaluation else [])
+        names = list(self.test.get("per_class") or {})
+        if not rows or not names:
+            return None
+        return {row["key"]: (names[row["label"]], names[row["candidate"]["id"]]) for row in rows}
+
+
+def _lines(paths: Iterable[Path]) -> list[dict[str, Any]]:
+    try:
+        return [row for path in paths for row in read_json_lines(path)]
+    except (OSError, ValueError):
+        return []
+
+
+def read_side(given: Path) -> Side:
+    """One of two runs.
+
+    Args:
+      given: as `find_folder` takes it.
+
+    Raises:
+      UsageError: there is no such run.
+    """
+    side = Side(read_run(find_folder(given)))
+    try:
+        with lineage.opened(side.run.output.metadata) as history:
+            side.steps = history.run(side.run.run_id)
+    except UsageError as error:
+        side.problems.append(str(error))
+    return side
+
+
+def compare(a: Side, b: Side) -> dict[str, Any]:
+    """Everything that differs between two runs, as `graft diff --json` prints it. Pairs are of `a`, then `b`."""
+    return {
+        "runs": [_run(side) for side in (a, b)],
+        "configuration": differences(a.configuration, b.configuration) if a.configuration and b.configuration else None,
+        "data": _data(a, b),
+        "code": {
+            "digest": [a.code, b.code],
+            "steps": {name: [one, other] for name in STEPS if (one := _code(a, name)) != (other := _code(b, name))},
+            "libraries": differences(a.run.part("versions"), b.run.part("versions")),
+        },
+        "metrics": {name: [side.test.get(name) for side in (a, b)] for name in METRICS},
+        "test_images": _test_images(a.answers(), b.answers()),
+        "per_class": _per_class(a.test.get("per_class") or {}, b.test.get("per_class") or {}),
+        "gate": [_gate(side.run) for side in (a, b)],
+        "problems": list(dict.fromkeys([*a.problems, *b.problems])),
+    }
+
+
+def _run(side: Side) -> dict[str, Any]:
+    run = side.run
+    return {
+        "run_id": run.run_id,
+        "folder": str(run.folder),
+        "status": run.state,
+        "step": run.step,
+        "seconds": run.part("seconds"),
+        "version": run.path.rpartition("/")[2] if run.path else None,
+        "cached": run.part("cached"),
+        "error": run.part("error"),
+    }
+
+
+def _code(side: Side, component: str) -> str | None:
+    return side.steps[component].code if component in side.steps else None
+
+
+# ---- data -----------------------------------------------------------------------------------------------------------
+
+
+def _data(a: Side, b: Side) -> dict[str, Any]:
+    counts = [side.run.part("data", "classes") or {} for side in (a, b)]
+    return {
+        "sources": [a.sources, b.sources],
+        "digest": [a.digest, b.digest],
+        "images": [side.run.part("data", "images") for side in (a, b)],
+        "quarantined": [side.run.part("data", "quarantined") for side in (a, b)],
+        "classes": {
+            name: [counts[0].get(name), counts[1].get(name)]
+            for name in sorted({*counts[0], *counts[1]})
+            if counts[0].get(name) != counts[1].get(name)
+        },
+        "files": _files(a.images(), b.images()),
+    }
+
+
+def _files(a: dict[str, dict[str, str]] | None, b: dict[str, dict[str, str]] | None) -> dict[str, Any] | None:
+    """Which images came and went, and which of those that stayed have another class, split or name; by content."""
+    if a is None or b is None:
+        return None
+    stayed = sorted(a.keys() & b.keys(), key=lambda key: b[key]["path"])
+
+    def changed(what: str) -> list[dict[str, Any]]:
+        return [
+            {"path": b[key]["path"], "was": a[key][what], "is": b[key][what]}
+            for key in stayed
+            if a[key][what] != b[key][what]
+        ]
+
+    return {
+        "came": sorted(b[key]["path"] for key in b.keys() - a.keys()),
+        "went": sorted(a[key]["path"] for key in a.keys() - b.keys()),
+        "stayed": len(stayed),
+        "class": changed("class"),
+        "split": changed("split"),
+        "renamed": changed("path"),
+    }
+
+
+# ---- metrics --------------------------------------------------------------------------------------------------------
+
+
+def _test_images(a: dict[str, tuple[str, str]] | None, b: dict[str, tuple[str, str]] | None) -> dict[str, Any] | None:
+    """How two models answer the test images that both runs have, by content; None where the answers are gone."""
+    if a is None or b is None:
+        return None
+    both = [key for key in a.keys() & b.keys() if a[key][0] == b[key][0]]
+    right = [(a[key][0] == a[key][1], b[key][0] == b[key][1]) for key in both]
+    only_a, only_b = right.count((True, False)), right.count((False, True))
+    return {
+        "same": a.keys() == b.keys() and len(both) == len(a),
+        "in_both": len(both),
+        "only_in": [len(a.keys() - b.keys()), len(b.keys() - a.keys())],
+        "relabelled": len(a.keys() & b.keys()) - len(both),
+        "both_right": right.count((True, True)),
+        "one_right": [only_a, only_b],
+        "both_wrong": right.count((False, False)),
+        "p_value": sign_test(only_a, only_b),
+    }
+
+
+def sign_test(a: int, b: int) -> float:
+    """How likely models that are equally good differ on `a + b` images at least as unevenly: McNemar's exact test.
+
+    Args:
+      a: images that only the one has right.
+      b: images that only the other has right.
+
+    Returns:
+      The two-sided p-value, in (0, 1].
+    """
+    count, total, ways = a + b, 0, 1
+    for hits in range(min(a, b) + 1):
+        total += ways
+        ways = ways * (count - hits) // (hits + 1)
+    return min(1.0, 2 * total / 2**count)
+
+
+def _per_class(a: dict[str, dict[str, Any]], b: dict[str, dict[str, Any]]) -> dict[str, dict[str, list[Any]]]:
+    """Recall, precision and test images of each class in both, the class that lost most recall first."""
+    found = {
+        name: {what: [side.get(name, {}).get(what) for side in (a, b)] for what in ("recall", "precision", "examples")}
+        for name in {*a, *b}
+    }
+
+    def change(name: str) -> tuple[float, str]:
+        before, after = found[name]["recall"]
+        return (0.0 if before is None or after is None else after - before), name
+
+    return {name: found[name] for name in sorted(found, key=change)}
+
+
+def _gate(run: Run) -> dict[str, Any]:
+    checks = run.part("gate", "checks") or []
+    return {
+        "blessed": run.part("gate", "blessed"),
+        "baseline_version": run.part("gate", "baseline_version"),
+        "baseline_reason": run.part("gate", "baseline_reason"),
+        "refusal": run.part("gate", "refusal"),
+        "failed": [f"{check['metric']} ({check['slice']})" for check in checks if check["passed"] is False],
+    }
