@@ -8,8 +8,10 @@ from typing import Any
 from components.data_report import IMAGES_FILE
 from components.errors import UsageError
 from components.files import read_json_lines
+from components.run_summary import About
 from components.steps import STEPS
 from pipeline import lineage
+from pipeline.again import about, with_summary
 from pipeline.run_folder import Run, find_folder, read_run
 from pipeline.settings import differences
 
@@ -25,37 +27,19 @@ class Side:
     Attributes:
       run: what lies in its folder.
       steps: its executions by component; empty where ML Metadata cannot be asked.
+      about: what ML Metadata was told of it: for summaries of earlier releases, which say less.
       problems: sentences about what could not be read.
     """
 
     run: Run
     steps: dict[str, lineage.Execution] = field(default_factory=dict)
+    about: About = field(default_factory=About)
     problems: list[str] = field(default_factory=list)
 
-    @property
-    def about(self) -> dict[str, Any]:
-        """What the Pusher was told of the run, for summaries of earlier releases."""
-        pusher = self.steps.get("AtomicPusher")
-        return (pusher.setting("custom_config") or {}).get("about") or {} if pusher else {}
-
-    @property
-    def configuration(self) -> dict[str, Any] | None:
-        return self.run.part("configuration") or self.about.get("configuration")
-
-    @property
-    def code(self) -> str | None:
-        return self.run.part("code") or self.about.get("code")
-
-    @property
-    def sources(self) -> list[str] | None:
-        ingestion = self.steps.get("ImageExampleGen")
-        return self.run.part("images") or (ingestion.setting("images") if ingestion else None)
-
-    @property
-    def digest(self) -> str | None:
-        ingestion = self.steps.get("ImageExampleGen")
-        recorded = str(ingestion.properties.get("digest", "")) if ingestion else ""
-        return self.run.part("data", "digest") or recorded.partition(" ")[0] or None
+    def known(self, name: str) -> Any:
+        """A field of `About`, from the summary if it says it."""
+        keys = {"digest": ("data", "digest")}.get(name, (name,))
+        return self.run.part(*keys) or getattr(self.about, name) or None
 
     @property
     def test(self) -> dict[str, Any]:
@@ -105,6 +89,7 @@ def read_side(given: Path) -> Side:
             side.steps = history.run(side.run.run_id)
     except UsageError as error:
         side.problems.append(str(error))
+    side.about, side.run = about(side.steps), with_summary(side.run, side.steps)
     return side
 
 
@@ -112,12 +97,12 @@ def compare(a: Side, b: Side) -> dict[str, Any]:
     """Everything that differs between two runs, as `graft diff --json` prints it. Pairs are of `a`, then `b`."""
     return {
         "runs": [_run(side) for side in (a, b)],
-        "configuration": differences(a.configuration, b.configuration) if a.configuration and b.configuration else None,
+        "configuration": _configuration(a.known("configuration"), b.known("configuration")),
         "data": _data(a, b),
         "code": {
-            "digest": [a.code, b.code],
-            "steps": {name: [one, other] for name in STEPS if (one := _code(a, name)) != (other := _code(b, name))},
-            "libraries": differences(a.run.part("versions"), b.run.part("versions")),
+            "digest": [a.known("code"), b.known("code")],
+            "steps": _steps(a, b),
+            "libraries": _libraries(a.run.part("versions"), b.run.part("versions")),
         },
         "metrics": {name: [side.test.get(name) for side in (a, b)] for name in METRICS},
         "test_images": _test_images(a.answers(), b.answers()),
@@ -141,8 +126,22 @@ def _run(side: Side) -> dict[str, Any]:
     }
 
 
-def _code(side: Side, component: str) -> str | None:
-    return side.steps[component].code if component in side.steps else None
+def _configuration(a: dict[str, Any] | None, b: dict[str, Any] | None) -> dict[str, list[Any]] | None:
+    """None where it is not known of both; of a run that was killed, ML Metadata knows some sections only."""
+    sections = (a or {}).keys() & (b or {}).keys()
+    if not sections:
+        return None
+    return differences(*({name: side[name] for name in sections} for side in (a, b)))
+
+
+def _libraries(a: dict[str, str] | None, b: dict[str, str] | None) -> dict[str, list[Any]]:
+    return differences(a, b) if a and b else {}
+
+
+def _steps(a: Side, b: Side) -> dict[str, list[str]]:
+    """Digests of the code of those components that ran other code."""
+    digests = {name: [side.steps[name].code if name in side.steps else None for side in (a, b)] for name in STEPS}
+    return {name: both for name, both in digests.items() if None not in both and both[0] != both[1]}
 
 
 # ---- data -----------------------------------------------------------------------------------------------------------
@@ -150,15 +149,16 @@ def _code(side: Side, component: str) -> str | None:
 
 def _data(a: Side, b: Side) -> dict[str, Any]:
     counts = [side.run.part("data", "classes") or {} for side in (a, b)]
+    known = all(counts)
     return {
-        "sources": [a.sources, b.sources],
-        "digest": [a.digest, b.digest],
+        "sources": [a.known("images"), b.known("images")],
+        "digest": [a.known("digest"), b.known("digest")],
         "images": [side.run.part("data", "images") for side in (a, b)],
         "quarantined": [side.run.part("data", "quarantined") for side in (a, b)],
         "classes": {
             name: [counts[0].get(name), counts[1].get(name)]
             for name in sorted({*counts[0], *counts[1]})
-            if counts[0].get(name) != counts[1].get(name)
+            if known and counts[0].get(name) != counts[1].get(name)
         },
         "files": _files(a.images(), b.images()),
     }

@@ -10,12 +10,13 @@ from components.features import SPLITS
 from components.steps import STEPS
 from pipeline import terminal
 from pipeline.compare import compare, read_side
+from pipeline.settings import shown
 
 MOST_CLASSES, MOST_NAMED, SHORT_DIGEST = 20, 5, 12
 FILES_THAT_STAYED = {
-    "class": "have another class",
-    "split": "are in another split",
-    "renamed": "have another name",
+    "class": "Another class",
+    "split": "Another split",
+    "renamed": "Another name",
 }
 
 
@@ -87,7 +88,7 @@ def _configuration(out: Console, found: dict[str, Any], names: list[str]) -> Non
     elif not differ:
         terminal.heading(out, "Configuration: the same")
     else:
-        rows = [(key, json.dumps(a), json.dumps(b), "") for key, (a, b) in differ.items()]
+        rows = [(key, *map(shown, both), "") for key, both in differ.items()]
         _rows(out, "Configuration", names, rows)
 
 
@@ -119,14 +120,17 @@ def _files(files: dict[str, Any] | None) -> list[str]:
     if files is None:
         return ["Which images came and went cannot be told: not both runs have a list of theirs any more."]
     lines = [
-        f"{len(names)} images {what}: {terminal.listed(names, MOST_NAMED)}"
+        f"{terminal.counted(len(names), 'image')} {what}: {terminal.listed(names, MOST_NAMED)}"
         for what in ("came", "went")
         if (names := files[what])
     ]
+    relabelled = {row["path"] for row in files["class"]}
     for key, what in FILES_THAT_STAYED.items():
-        if rows := files[key]:
+        # In folders, another class is another path.
+        rows = [row for row in files[key] if key != "renamed" or row["path"] not in relabelled]
+        if rows:
             named = [f"{row['path']} (was {row['was']})" for row in rows]
-            lines.append(f"{len(rows)} images {what}: {terminal.listed(named, MOST_NAMED)}")
+            lines.append(f"{what} of {terminal.counted(len(rows), 'image')}: {terminal.listed(named, MOST_NAMED)}")
     return lines or ["The images are the same."]
 
 
@@ -153,9 +157,11 @@ def _more(out: Console, count: int) -> None:
 
 def _code(out: Console, found: dict[str, Any], names: list[str]) -> None:
     code = found["code"]
+    if None in code["digest"] and not code["steps"]:
+        terminal.heading(out, "Code: not known of both")
+        return
     if code["digest"][0] == code["digest"][1] and not code["libraries"]:
-        known = "the same" if code["digest"][0] else "not known"
-        terminal.heading(out, f"Code: {known}")
+        terminal.heading(out, "Code: the same")
         return
     rows = [("digest", *((each or "-")[:SHORT_DIGEST] for each in code["digest"]), "")]
     rows += [
@@ -196,14 +202,13 @@ def _test_images(out: Console, found: dict[str, Any], names: list[str]) -> None:
         terminal.say(out, "Whether these are the same test images cannot be told: the predictions are gone.")
         return
     if images["same"]:
-        terminal.say(out, f"Both were tested on the same {images['in_both']} images.")
+        terminal.say(out, f"Both were tested on the same {terminal.counted(images['in_both'], 'image')}.")
     else:
-        parts = [f"{count} are only in {name}" for count, name in zip(images["only_in"], names, strict=True) if count]
-        parts += [f"{images['relabelled']} have another class"] if images["relabelled"] else []
+        parts = [f"{images['in_both'] or 'none'} in both"]
+        parts += [f"{count} only in {name}" for count, name in zip(images["only_in"], names, strict=True) if count]
+        parts += [f"{images['relabelled']} with another class"] if images["relabelled"] else []
         terminal.say(
-            out,
-            f"These are not the same test images: {images['in_both']} are in both, {', '.join(parts)}. What differs above "
-            "may be the images.",
+            out, f"These are not the same test images ({', '.join(parts)}), which alone can make a difference above."
         )
     if images["in_both"]:
         a, b = images["one_right"]
@@ -244,7 +249,7 @@ def _per_class(out: Console, found: dict[str, Any], names: list[str]) -> None:
     for name, row in list(differ.items())[:MOST_CLASSES]:
         cells = [each for what in ("recall", "precision") for each in (_both(row[what]), _change(*row[what]))]
         table.add_row(terminal.cell(name), *cells, _both(row["examples"], terminal.number))
-    terminal.heading(out, f"Classes that differ, {names[0]} -> {names[1]}, greatest loss of recall first")
+    terminal.heading(out, "Classes that differ, first run -> second run, lost recall first")
     out.print(table)
     _more(out, len(differ))
 

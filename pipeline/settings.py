@@ -1,5 +1,6 @@
 """Configurations that were kept, compared key by key."""
 
+import json
 from typing import Any
 
 MISSING = "(not there)"
@@ -32,3 +33,8 @@ def changed(configuration: dict[str, Any]) -> dict[str, list[Any]]:
     if own is not None:
         defaults["transform"]["image_size"] = own.size
     return differences(configuration, defaults)
+
+
+def shown(value: Any) -> str:
+    """A value for a person, as JSON."""
+    return value if value == MISSING else json.dumps(value)

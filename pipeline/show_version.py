@@ -7,6 +7,7 @@ from typing import Any
 
 from components.steps import STEPS
 from pipeline import terminal
+from pipeline.settings import shown
 from pipeline.version import facts, find_version
 
 MOST_CLASSES, MOST_NAMED = 20, 8
@@ -172,7 +173,7 @@ def _checksums(found: dict[str, Any] | None) -> str:
 def _configuration(changed: dict[str, dict[str, Any]]):
     table = terminal.table(("key", "left"), ("value", "left"), ("default", "left"))
     for key, both in changed.items():
-        table.add_row(terminal.cell(key), *(terminal.cell(json.dumps(both[name])) for name in ("value", "default")))
+        table.add_row(terminal.cell(key), *(terminal.cell(shown(both[name])) for name in ("value", "default")))
     return table
 
 

@@ -82,3 +82,8 @@ def listed(names: list[str], most: int) -> str:
     """Names in a sentence, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def counted(count: int, noun: str) -> str:
+    """Such as `1 image` or `2 images`."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")

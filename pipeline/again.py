@@ -1,0 +1,95 @@
+"""The summary of a run that left none, from what its steps left; and `graft report`, which writes its page again."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from components import run_summary
+from components.data_report import QUARANTINE_FILE
+from components.errors import UsageError
+from components.files import read_json_lines
+from components.run_summary import About, Produced
+from components.steps import NOTES_FILE, REPORT_FILE, Notes
+from pipeline import lineage
+from pipeline.run_folder import LOG_FILE, RUNNING, Run, find_folder, read_run
+
+
+def report(given: Path, to: Path | None) -> None:
+    """Writes the page of a run again and prints its path.
+
+    Args:
+      given: as `find_folder` takes it.
+      to: where to; must not be there yet. None for `report.html` in the run's folder, which is replaced.
+
+    Raises:
+      UsageError: there is no such run, it is still running, or the page cannot be written there.
+    """
+    from components.report.write import write_report
+
+    run = read_run(find_folder(given))
+    if run.state == RUNNING:
+        raise UsageError(f"The run {run.folder} is still running ({run.step}); its page is written when it ends.")
+    destination = to or run.folder / REPORT_FILE
+    if to is not None and os.path.lexists(to):
+        raise UsageError(f"{to} is there already; give --to a file that is not.")
+    if not destination.absolute().parent.is_dir():
+        raise UsageError(f"There is no folder {destination.absolute().parent}; give --to a file in one that is there.")
+    with lineage.opened(run.output.metadata) as history:
+        steps = history.run(run.run_id)
+    kept_out = run.folder / QUARANTINE_FILE
+    rows = read_json_lines(kept_out) if kept_out.is_file() else None
+    write_report(destination, run.summary or summary_again(run, steps), left_by(run, steps), rows)
+    click.echo(destination)
+
+
+def left_by(run: Run, steps: dict[str, lineage.Execution]) -> Produced:
+    """What the steps left, wherever the output folder is by now."""
+    outputs = {name: step.outputs for name, step in steps.items() if step.done}
+    left = run_summary.produced(outputs)
+    found = {
+        name: lineage.place_of(outputs[component][key], run.output.artifacts)
+        for name, (component, key) in run_summary.OUTPUTS.items()
+        if getattr(left, name) is not None
+    }
+    return dataclasses.replace(left, **found)
+
+
+def with_summary(run: Run, steps: dict[str, lineage.Execution]) -> Run:
+    """The run; one that left no summary gets what there is of it."""
+    return run if run.summary else dataclasses.replace(run, summary=summary_again(run, steps))
+
+
+def summary_again(run: Run, steps: dict[str, lineage.Execution]) -> dict[str, Any]:
+    """The summary of a run that runs or was killed, as if it had failed where it is.
+
+    It has no `versions`, as those of today need not be those of then, and lasted until something was last written.
+    """
+    notes = run.notes or Notes(run.folder.name, _began(run, steps), "")
+    error = f"The run is {run.state}" if run.state == RUNNING else "The run was killed"
+    summary = run_summary.collect(
+        left_by(run, steps), about(steps), notes, f"{error} ({notes.step or 'at its start'})."
+    )
+    times = [path.stat().st_mtime for name in (LOG_FILE, NOTES_FILE) if (path := run.folder / name).is_file()]
+    return summary | {"seconds": round(max([notes.began, *times]) - notes.began, 1), "versions": {}}
+
+
+def _began(run: Run, steps: dict[str, lineage.Execution]) -> float:
+    return min((step.began for step in steps.values()), default=run.folder.stat().st_mtime)
+
+
+def about(steps: dict[str, lineage.Execution]) -> About:
+    """What was to be run, as far as ML Metadata was told of it: the Trainer and the Pusher are told most."""
+    ingestion, trainer, pusher = (steps.get(name) for name in ("ImageExampleGen", "Trainer", "AtomicPusher"))
+    told = (pusher.setting("custom_config") or {}).get("about") or {} if pusher else {}
+    trained = trainer.setting("custom_config") or {} if trainer else {}
+    sections = {name: trained[name] for name in ("model", "training") if name in trained}
+    digest = str(ingestion.properties.get("digest", "")) if ingestion else ""
+    return About(
+        images=(ingestion.setting("images") if ingestion else None) or [],
+        digest=digest.partition(" ")[0] or None,
+        code=told.get("code"),
+        configuration=told.get("configuration") or sections,
+    )
