@@ -50,7 +50,7 @@ def show(given: Path, as_json: bool) -> None:
     for line in _after(summary, gate):
         terminal.say(out, line)
     for line in _where(folder, report):
-        terminal.say(out, line)
+        terminal.say_whole(out, line)
 
 
 def _before(summary: dict[str, Any], gate: dict[str, Any]) -> list[str]:

@@ -34,6 +34,8 @@ def show_version(wanted: str, folder: Path | None, as_json: bool) -> None:
     for name, value in _about(found):
         rows.add_row(name, terminal.cell(value))
     out.print(rows)
+    if found["configuration"] and not found["changed"]:
+        terminal.heading(out, "Configuration: the defaults")
     if found["changed"]:
         terminal.heading(out, "Configuration that differs from the defaults (--json has the whole)")
         out.print(_configuration(found["changed"]))
@@ -117,8 +119,15 @@ def _images(data: dict[str, Any]) -> list[tuple[str, Any]]:
         *(("  from" if number == 0 else "", source) for number, source in enumerate(data["sources"] or [])),
         ("  digest", data["digest"]),
         ("  listed in", data["listed_in"]),
-        ("  kept out", data["kept_out_in"]),
+        ("  kept out", _kept_out(data)),
     ]
+
+
+def _kept_out(data: dict[str, Any]) -> str | None:
+    reasons = [f"{count} {reason}" for reason, count in (data["quarantined"] or {}).items()]
+    counted = ", ".join(reasons) if reasons else None if data["quarantined"] is None else "nothing quarantined"
+    listed = f"listed in {data['kept_out_in']}" if data["kept_out_in"] else None
+    return "; ".join(each for each in (counted, listed) if each) or None
 
 
 def _code(code: dict[str, Any]) -> str | None:
@@ -130,8 +139,8 @@ def _code(code: dict[str, Any]) -> str | None:
     same = [STEPS[name] for name, step in code["steps"].items() if step["same_here"]]
     line = f"{code['digest'][:12]}; here it is {code['here'][:12]}"
     if other:
-        return f"{line}, also that of: {', '.join(other)}"
-    return f"{line}, but the same for: {', '.join(same)}" if same else line
+        return f"{line}, with other code for: {', '.join(other)}"
+    return f"{line}, with the same code for: {', '.join(same)}" if same else line
 
 
 def _libraries(other: dict[str, list[str | None]]) -> str | None:
@@ -154,7 +163,7 @@ def _gate(gate: dict[str, Any], served: dict[str, Any]) -> str | None:
         return None
     failed = [f"{check['metric']} ({check['slice']})" for check in checks if check["passed"] is False]
     passed = sum(check["passed"] is True for check in checks)
-    line = f"passed, {passed} checks" if not failed else f"refused by {terminal.listed(failed, MOST_NAMED)}"
+    line = f"passed, {terminal.counted(passed, 'check')}" if not failed else f"refused by {terminal.listed(failed, MOST_NAMED)}"
     if skipped := sum(check["passed"] is None for check in checks):
         line += f" and {skipped} not judged"
     return f"{line}; {gate['baseline_reason']}" if gate.get("baseline_reason") else line

@@ -234,11 +234,13 @@ def _data(version: Version, published_by: str | None) -> dict[str, Any]:
     catalog = version.artifact("ImageExampleGen", "catalog")
     listed = catalog / IMAGES_FILE if catalog else None
     kept_out = [each / QUARANTINE_FILE for each in (folder, catalog) if each]
+    counted = (_json(catalog, CATALOG_FILE) or {}).get("quarantined")
     return {
         "sources": (ingestion.setting("images") if ingestion else None) or (run.part("images") if run else None),
         "digest": data.get("digest"),
         "images": data.get("images"),
         "classes": data.get("classes"),
+        "quarantined": counted if counted is not None or not run else run.part("data", "quarantined"),
         "ingested_by": _run(version, version.ran("ImageExampleGen")),
         "listed_in": str(listed) if listed and listed.is_file() else None,
         "kept_out_in": next((str(path) for path in kept_out if path.is_file()), None),
