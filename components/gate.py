@@ -18,6 +18,7 @@ import numpy as np
 
 from components import gate_statistics as statistics
 from components.gate_statistics import wilson_lower_bound
+from components.gate_wording import NO_REGRESSION
 from components.measured import (
     ACCURACY,
     BY_CLASS,
@@ -39,7 +40,6 @@ LEVEL = 0.05
 ACCURACY_SHARE = 0.7
 COMPARABLE = (ACCURACY, RECALL, PRECISION, LOG_LOSS, CALIBRATION_ERROR)
 LOWER_IS_BETTER = (LOG_LOSS, CALIBRATION_ERROR)
-NO_REGRESSION = "no_regression_"
 _ROUNDING = 1e-9
 
 

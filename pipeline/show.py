@@ -1,13 +1,13 @@
 """`graft show RUN`: what a run did in a few lines, and the gate's decision about it as a table."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from components.gate_wording import floor_out_of_reach, metric_name
 from components.steps import REPORT_FILE, STEPS
 from pipeline import terminal
 from pipeline.output import read_summary
@@ -15,8 +15,6 @@ from pipeline.run_folder import LOG_FILE, find_run
 
 MOST_PASSED, MOST_NOT_JUDGED, MOST_NAMED = 20, 5, 8
 VERDICTS = {False: Text("refused", "bold red"), True: Text("passed", "green"), None: Text("not judged", "dim")}
-NO_REGRESSION = "no_regression_"
-Z_SQUARED = 1.6448536269514722**2  # of the one-sided 95 % bound
 
 
 def show(given: Path, as_json: bool) -> None:
@@ -105,7 +103,7 @@ def _after(summary: dict[str, Any], gate: dict[str, Any]) -> list[str]:
     if hint := floor_out_of_reach(gate["checks"]):
         lines.append(hint)
     if failed:
-        named = [f"{_name(check['metric'])} ({check['slice']})" for check in failed]
+        named = [f"{metric_name(check['metric'])} ({check['slice']})" for check in failed]
         more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
         lines.append(f"Decision: refused by {', '.join(named[:MOST_NAMED])}{more}.")
     elif path := (summary.get("model") or {}).get("path"):
@@ -113,12 +111,6 @@ def _after(summary: dict[str, Any], gate: dict[str, Any]) -> list[str]:
     else:
         lines.append("Decision: passed.")
     return lines
-
-
-def _name(metric: str) -> str:
-    """For a person; a metric that is not known here, too."""
-    words = metric.removeprefix(NO_REGRESSION).replace("_", " ")
-    return f"{words} vs baseline" if metric.startswith(NO_REGRESSION) else words
 
 
 def _table(checks: list[dict[str, Any]]) -> Table:
@@ -134,7 +126,7 @@ def _table(checks: list[dict[str, Any]]) -> Table:
     table.columns[-1].no_wrap = True
     for check in _shown(checks):
         table.add_row(
-            terminal.cell(_name(check["metric"])),
+            terminal.cell(metric_name(check["metric"])),
             terminal.cell(check["slice"]),
             terminal.number(check["value"]),
             terminal.number(check.get("baseline")),
@@ -170,20 +162,5 @@ def _left_out(checks: list[dict[str, Any]]) -> list[str]:
             names = [str(check["slice"]) for check in not_judged if check["metric"] == metric]
             more = f" and {len(names) - MOST_NAMED} more; --json lists them" if len(names) > MOST_NAMED else ""
             named = ", ".join(names[:MOST_NAMED])
-            lines.append(f"Not judged, for too few test images: {_name(metric)} of {named}{more}.")
+            lines.append(f"Not judged, for too few test images: {metric_name(metric)} of {named}{more}.")
     return lines
-
-
-def floor_out_of_reach(checks: list[dict[str, Any]]) -> str | None:
-    """What to do where even a perfect model would not exceed the default floor; None where one would."""
-    count = next((check["value"] for check in checks if check["metric"] == "test_examples"), 0)
-    share = next((check["bound"] for check in checks if check["metric"] == "accuracy_lower_bound"), 0.0)
-    # With every image right, Wilson's lower bound is n / (n + z^2).
-    needed = math.inf if share == 1 else math.floor(Z_SQUARED * share / (1 - share)) + 1
-    if not count or count >= needed:
-        return None
-    enough = "" if needed == math.inf else f", {needed} at the least if the classes stay as they are,"
-    return (
-        f"No model could pass: {share:.0%} of the {count} test images are of one class. Add test images of the others"
-        f"{enough} or set evaluation.default_rules to false and a floor such as evaluation.min_class_recall."
-    )

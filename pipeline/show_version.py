@@ -163,7 +163,11 @@ def _gate(gate: dict[str, Any], served: dict[str, Any]) -> str | None:
         return None
     failed = [f"{check['metric']} ({check['slice']})" for check in checks if check["passed"] is False]
     passed = sum(check["passed"] is True for check in checks)
-    line = f"passed, {terminal.counted(passed, 'check')}" if not failed else f"refused by {terminal.listed(failed, MOST_NAMED)}"
+    line = (
+        f"passed, {terminal.counted(passed, 'check')}"
+        if not failed
+        else f"refused by {terminal.listed(failed, MOST_NAMED)}"
+    )
     if skipped := sum(check["passed"] is None for check in checks):
         line += f" and {skipped} not judged"
     return f"{line}; {gate['baseline_reason']}" if gate.get("baseline_reason") else line

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from components import conversion, data_report, features, serving_check
 from components.errors import GraftError, printable
+from components.gate_wording import floor_out_of_reach
 from components.storage import is_uri
-from pipeline.show import floor_out_of_reach
 
 if TYPE_CHECKING:
     from pipeline.console import Steps

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from components.errors import UsageError
-from pipeline.show import MOST_NAMED, find_run, floor_out_of_reach, show
+from components.gate_wording import floor_out_of_reach
+from pipeline.show import MOST_NAMED, find_run, show
 from pipeline.summary import MAX_REFUSALS, print_refusal
 from tests.conftest import ROOT
 
