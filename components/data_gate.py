@@ -3,8 +3,9 @@
 TFX's ExampleValidator writes anomalies and goes on, and never compares with earlier statistics.
 """
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tfx import types
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
@@ -13,17 +14,23 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import io_utils
 
 from components import features
+from components.data_findings import Findings
 from components.errors import DataRefused
 from components.publishing import original
 from components.serving_places import open_serving
 
-RESULT_FILE = "anomalies.json"
 CATEGORIES = (features.CLASS_NAME, features.FORMAT)
 NUMBERS = (features.HEIGHT, features.WIDTH, features.CHANNELS, features.BRIGHTNESS)
+# TFDV's names of distances as people write them; a schema that somebody edited may ask for others.
+MEASURES = {"L_INFTY": "L-infinity distance", "JENSEN_SHANNON_DIVERGENCE": "Jensen-Shannon divergence"}
 
 
 class DataGateResult(types.Artifact):
-    """`anomalies.json`: `[{feature, problem, detail}]`, empty when nothing was found."""
+    """`anomalies.json`: `[{feature, problem, detail}]`, empty when nothing was found.
+
+    `drift.json`: `[{feature, measure, value, threshold}]` of what was compared with the statistics of what the model in
+    service was trained on; empty where nothing is in service.
+    """
 
     TYPE_NAME = "DataGateResult"
 
@@ -40,13 +47,16 @@ class Executor(base_executor.BaseExecutor):
         published = statistics_file(exec_properties["serving"], Path(exec_properties["published_statistics"]))
         previous = tfdv.load_stats_binary(str(published)) if published and published.is_file() else None
         found = find_anomalies(statistics, schema, previous, exec_properties["drift_threshold"])
-        Path(artifact_utils.get_single_uri(output_dict["result"]), RESULT_FILE).write_text(json.dumps(found, indent=1))
-        if found and exec_properties["on_anomaly"] == "stop":
-            listed = "; ".join(f"{row['feature']}: {row['detail']}" for row in found)
-            raise DataRefused(
+        found.write(Path(artifact_utils.get_single_uri(output_dict["result"])))
+        if found.anomalies and exec_properties["on_anomaly"] == "stop":
+            listed = "; ".join(f"{row['feature']}: {row['detail']}" for row in found.anomalies)
+            refused = DataRefused(
                 f"The new images are unlike the ones that the schema describes: {listed}. Look at them; to go on, edit "
                 "the schema (schema/metadata.pbtxt) or set data.on_anomaly to warn."
             )
+            # The launcher removes the output of a step that failed.
+            refused.found = found
+            raise refused
 
 
 def statistics_file(serving: str, folder: Path) -> Path | None:
@@ -64,7 +74,7 @@ def statistics_file(serving: str, folder: Path) -> Path | None:
     return None if in_service is None else folder / f"{original(place, in_service)}.pb"
 
 
-def find_anomalies(statistics, schema, previous, drift_threshold: float) -> list[dict[str, str]]:
+def find_anomalies(statistics, schema, previous, drift_threshold: float) -> Findings:
     """Validates against the schema and, where there are earlier statistics, against those.
 
     Args:
@@ -75,7 +85,7 @@ def find_anomalies(statistics, schema, previous, drift_threshold: float) -> list
         number's distribution, that is not drift.
 
     Returns:
-      `{feature, problem, detail}` each, sorted by feature.
+      Anomalies and distances, each sorted by feature.
     """
     import tensorflow_data_validation as tfdv
     from tensorflow_metadata.proto.v0 import schema_pb2
@@ -88,10 +98,24 @@ def find_anomalies(statistics, schema, previous, drift_threshold: float) -> list
         elif feature.name in NUMBERS:
             feature.drift_comparator.jensen_shannon_divergence.threshold = drift_threshold
     anomalies = tfdv.validate_statistics(statistics, compared, previous_statistics=previous)
-    return [
+    found = [
         {"feature": name, "problem": info.short_description, "detail": info.description}
         for name, info in sorted(anomalies.anomaly_info.items())
     ]
+    return Findings(found, sorted(_distances(anomalies), key=lambda row: row["feature"]))
+
+
+def _distances(anomalies) -> Iterator[dict[str, Any]]:
+    for info in anomalies.drift_skew_info:
+        for measured in info.drift_measurements:
+            name = measured.Type.Name(measured.type)
+            # Rounding may put what has nothing in common a hair above 1.
+            yield {
+                "feature": ".".join(info.path.step),
+                "measure": MEASURES.get(name, name.lower()),
+                "value": min(max(measured.value, 0.0), 1.0),
+                "threshold": measured.threshold,
+            }
 
 
 class DataGateSpec(ComponentSpec):

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from components.data_findings import Findings
+
 
 class GraftError(Exception):
     """One sentence for the person: what was wrong, what is allowed, what was received, what to do."""
@@ -20,6 +22,7 @@ class DataRefused(GraftError):
 
     Attributes:
       quarantined: records with `path` and `reason` of the files that were kept out, where it came to that.
+      found: by the data gate, where it was that which refused them.
     """
 
     exit_code = 3
@@ -27,6 +30,7 @@ class DataRefused(GraftError):
     def __init__(self, message: str):
         super().__init__(message)
         self.quarantined: list[dict[str, Any]] = []
+        self.found: Findings | None = None
 
 
 class OutputBusy(GraftError):

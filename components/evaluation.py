@@ -25,7 +25,7 @@ from components.baseline import Baseline, choose_baseline, failure_of, stored_cl
 from components.examples_schema import SCHEMA_FILE, read_class_names
 from components.gate import OVERALL, Check, GateRules, Images, decide, detectable_drop
 from components.metrics import Answers
-from components.predictions import BASELINE, CANDIDATE, PREDICTIONS, read_predictions
+from components.prediction_lines import BASELINE, CANDIDATE, PREDICTIONS, read_predictions
 from components.publishing import local_copy, newest
 from components.slices import slices_of
 

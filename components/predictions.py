@@ -9,11 +9,9 @@ import numpy as np
 import tensorflow_model_analysis as tfma
 
 from components import features
-from components.files import read_json_lines
+from components.prediction_lines import CANDIDATE, PREDICTIONS
 
-PREDICTIONS = "predictions"
 SETTINGS = "graft_predictions_settings"
-CANDIDATE, BASELINE = "candidate", "baseline"
 NUMBERS = {"height": features.HEIGHT, "width": features.WIDTH, "channels": features.CHANNELS}
 
 
@@ -33,7 +31,7 @@ def custom_extractors(eval_shared_model, eval_config, tensor_adapter_config):
 class WritePredictions(beam.PTransform):
     """Writes a line an image and passes the extracts on.
 
-    It is `{key, filename, label, format, height, width, channels, candidate: {id, score, true_score}, baseline: …}`.
+    See `components.prediction_lines` for what is in it.
 
     Args:
       folder: where to write.
@@ -92,11 +90,3 @@ def _probabilities(predictions, columns: list[int]) -> np.ndarray:
     if values.shape[1] != len(columns):
         raise ValueError(f"A model gives {values.shape[1]} probabilities for {len(columns)} classes.")
     return np.nan_to_num(values[:, columns], nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def read_predictions(evaluation: Path) -> list[dict]:
-    """The prediction lines, sorted by key so that no runner's order matters."""
-    rows = []
-    for path in (evaluation / PREDICTIONS).glob("*.jsonl"):
-        rows += read_json_lines(path)
-    return sorted(rows, key=lambda row: row["key"])

@@ -19,7 +19,7 @@ from tfx.utils import io_utils, path_utils
 from components import conversion, features
 from components.examples_schema import SCHEMA_FILE, read_class_names
 from components.formats import FormatFiles
-from components.predictions import CANDIDATE, read_predictions
+from components.prediction_lines import CANDIDATE, read_predictions
 from components.serving_check import RESULT_FILE, TOLERANCE, TOLERANCE_ACROSS_DEVICES, Result, Sent, check
 
 TEST_IMAGES = 32

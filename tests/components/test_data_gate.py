@@ -5,6 +5,7 @@ import pytest
 import tensorflow_data_validation as tfdv
 
 from components import features
+from components.data_findings import Findings
 from components.data_gate import find_anomalies, statistics_file
 from components.publishing import publish, rollback
 
@@ -26,16 +27,16 @@ def schema(usual):
     return tfdv.infer_schema(usual)
 
 
-def named(found: list[dict]) -> list[str]:
-    return [row["feature"] for row in found]
+def named(found: Findings) -> list[str]:
+    return [row["feature"] for row in found.anomalies]
 
 
 def test_the_same_data_has_no_anomaly(usual, schema):
-    assert find_anomalies(usual, schema, usual, 0.3) == []
+    assert find_anomalies(usual, schema, usual, 0.3).anomalies == []
 
 
 def test_d12_new_class_is_named(usual, schema):
-    (found,) = find_anomalies(statistics(["cat", "dog", "emu"] * 30), schema, None, 0.3)
+    (found,) = find_anomalies(statistics(["cat", "dog", "emu"] * 30), schema, None, 0.3).anomalies
     assert found["feature"] == features.CLASS_NAME
     assert "emu" in found["detail"]
 
@@ -43,7 +44,7 @@ def test_d12_new_class_is_named(usual, schema):
 def test_d16_another_class_balance_is_drift_of_that_feature(usual, schema):
     new = statistics(["cat"] * 90 + ["dog"] * 10)
     assert named(find_anomalies(new, schema, usual, 0.3)) == [features.CLASS_NAME]
-    assert find_anomalies(new, schema, None, 0.3) == []
+    assert find_anomalies(new, schema, None, 0.3) == Findings()
 
 
 def test_d16_half_the_size_is_drift_of_height_and_width(usual, schema):
@@ -53,8 +54,20 @@ def test_d16_half_the_size_is_drift_of_height_and_width(usual, schema):
 
 def test_drift_under_the_threshold_passes(usual, schema):
     new = statistics(["cat"] * 60 + ["dog"] * 40)
-    assert find_anomalies(new, schema, usual, 0.3) == []
+    assert find_anomalies(new, schema, usual, 0.3).anomalies == []
     assert named(find_anomalies(new, schema, usual, 0.05)) == [features.CLASS_NAME]
+
+
+def test_distance_of_every_compared_feature_is_told_also_where_it_is_no_drift(usual, schema):
+    found = find_anomalies(statistics(["cat"] * 60 + ["dog"] * 40, height=50), schema, usual, 0.3)
+    rows = {row["feature"]: row for row in found.drift}
+    assert set(rows) == {features.CLASS_NAME, features.FORMAT, features.HEIGHT, features.WIDTH}
+    assert rows[features.CLASS_NAME]["value"] == pytest.approx(0.1)
+    assert rows[features.CLASS_NAME]["measure"] == "L-infinity distance"
+    assert rows[features.FORMAT]["value"] == 0
+    assert 0.9 < rows[features.HEIGHT]["value"] <= 1
+    assert rows[features.HEIGHT]["measure"] == "Jensen-Shannon divergence"
+    assert {row["threshold"] for row in found.drift} == {0.3}
 
 
 def test_drift_is_measured_against_the_model_in_service_also_after_a_rollback(tmp_path):
