@@ -27,8 +27,6 @@ def report(given: Path, to: Path | None) -> None:
     Raises:
       UsageError: there is no such run, it is still running, or the page cannot be written there.
     """
-    from components.report.write import write_report
-
     run = read_run(find_folder(given))
     if run.state == RUNNING:
         raise UsageError(f"The run {run.folder} is still running ({run.step}); its page is written when it ends.")
@@ -41,6 +39,8 @@ def report(given: Path, to: Path | None) -> None:
         steps = history.run(run.run_id)
     kept_out = run.folder / QUARANTINE_FILE
     rows = read_json_lines(kept_out) if kept_out.is_file() else None
+    from components.report.write import write_report
+
     write_report(destination, run.summary or summary_again(run, steps), left_by(run, steps), rows)
     click.echo(destination)
 

@@ -1,6 +1,5 @@
 """Two runs side by side: what differs in configuration, data, code, metrics and decision."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from components.data_report import IMAGES_FILE
 from components.errors import UsageError
 from components.files import read_json_lines
+from components.prediction_lines import CANDIDATE, read_predictions
 from components.run_summary import About
 from components.steps import STEPS
 from pipeline import lineage
@@ -15,8 +15,6 @@ from pipeline.again import about, with_summary
 from pipeline.run_folder import Run, find_folder, read_run
 from pipeline.settings import differences
 
-# As `components.predictions` writes them, which imports TensorFlow Model Analysis.
-PREDICTION_FILES = "predictions/*.jsonl"
 METRICS = ("accuracy", "loss", "calibration_error", "examples")
 
 
@@ -54,24 +52,18 @@ class Side:
     def images(self) -> dict[str, dict[str, str]] | None:
         """The images of the data set by SHA-256; None where the list is gone, or of an earlier release."""
         catalog = self.artifact("ImageExampleGen", "catalog")
-        rows = _lines([catalog / IMAGES_FILE] if catalog else [])
-        return {row["sha256"]: row for row in rows} if rows else None
+        if not catalog or not (catalog / IMAGES_FILE).is_file():
+            return None
+        return {row["sha256"]: row for row in read_json_lines(catalog / IMAGES_FILE)}
 
     def answers(self) -> dict[str, tuple[str, str]] | None:
         """(true class, predicted class) of each test image by SHA-256; None where the predictions are gone."""
         evaluation = self.artifact("GatedEvaluator", "evaluation")
-        rows = _lines(sorted(evaluation.glob(PREDICTION_FILES)) if evaluation else [])
+        rows = read_predictions(evaluation) if evaluation else []
         names = list(self.test.get("per_class") or {})
         if not rows or not names:
             return None
-        return {row["key"]: (names[row["label"]], names[row["candidate"]["id"]]) for row in rows}
-
-
-def _lines(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    try:
-        return [row for path in paths for row in read_json_lines(path)]
-    except (OSError, ValueError):
-        return []
+        return {row["key"]: (names[row["label"]], names[row[CANDIDATE]["id"]]) for row in rows}
 
 
 def read_side(given: Path) -> Side:

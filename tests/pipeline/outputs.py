@@ -215,13 +215,13 @@ class Runs:
         answers = answers_of(images, wrong)
         decision = decision_of(answers, names, blessed)
         settings = configuration or Config().resolved
-        about = {"name": "graft", "digest": f"digest of {run_id}", "code": code, "configuration": settings}
+        about = {"name": "graft", "digest": f"digest-of-{run_id}", "code": code, "configuration": settings}
         about |= {"license": None, "input": {}}
         catalog = {"images": len(images), "classes": counts_of(images), "quarantined": {"empty file": 2}}
         training = {"classes": names, "frozen": None, "fine_tune": None, "parameters": 7, "start_from": None}
         path = self._publish(run_id, about, catalog, training, decision) if blessed else None
         properties = {
-            "ImageExampleGen": {"images": '["/data/images"]', "digest": f"digest of {run_id} state", "code": code},
+            "ImageExampleGen": {"images": '["/data/images"]', "digest": f"digest-of-{run_id} state", "code": code},
             "Trainer": {"custom_config": json.dumps({"code": code, "model": {}, "training": {"seed": 1}})},
             "AtomicPusher": {"custom_config": json.dumps({"about": about})},
         }
