@@ -129,8 +129,8 @@ def _files(files: dict[str, Any] | None) -> list[str]:
         # In folders, another class is another path.
         rows = [row for row in files[key] if key != "renamed" or row["path"] not in relabelled]
         if rows:
-            named = [f"{row['path']} (was {row['was']})" for row in rows]
-            lines.append(f"{what} of {terminal.counted(len(rows), 'image')}: {terminal.listed(named, MOST_NAMED)}")
+            named = [f"{terminal.short(row['path'])} (was {terminal.short(row['was'])})" for row in rows]
+            lines.append(f"{what} of {terminal.counted(len(rows), 'image')}: {terminal.some(named, MOST_NAMED)}")
     return lines or ["The images are the same."]
 
 
@@ -140,7 +140,7 @@ def _classes(out: Console, classes: dict[str, list[dict[str, int] | None]], name
     order = sorted(totals, key=lambda name: (-abs(totals[name][1] - totals[name][0]), name))
     for name in order[:MOST_CLASSES]:
         both = [_counts(each) for each in classes[name]]
-        table.add_row(terminal.cell(name), *both, _change(*totals[name]))
+        table.add_row(terminal.cell(terminal.short(name)), *both, _change(*totals[name]))
     terminal.heading(out, f"Classes with other numbers of images ({', '.join(SPLITS)})")
     out.print(table)
     _more(out, len(order))
@@ -248,7 +248,7 @@ def _per_class(out: Console, found: dict[str, Any], names: list[str]) -> None:
     )
     for name, row in list(differ.items())[:MOST_CLASSES]:
         cells = [each for what in ("recall", "precision") for each in (_both(row[what]), _change(*row[what]))]
-        table.add_row(terminal.cell(name), *cells, _both(row["examples"], terminal.number))
+        table.add_row(terminal.cell(terminal.short(name)), *cells, _both(row["examples"], terminal.number))
     terminal.heading(out, "Classes that differ, first run -> second run, lost recall first")
     out.print(table)
     _more(out, len(differ))

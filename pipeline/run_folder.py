@@ -7,6 +7,7 @@ from typing import Any
 
 from components.errors import UsageError
 from components.steps import SUMMARY_FILE, Notes, read_notes
+from components.storage import is_uri
 from pipeline.output import Output, read_summary
 
 LOG_FILE = "log.txt"
@@ -57,12 +58,12 @@ class Run:
     @property
     def serving(self) -> str:
         """Where it published, or would have: a path or a URI. The output folder may have been moved since."""
-        destination = self.part("configuration", "push", "destination")
-        if destination or not self.path:
-            return self.output.serving_place(destination)
+        if not self.path:
+            return self.output.serving_place(self.part("configuration", "push", "destination"))
         recorded = self.path.rpartition("/")[0]
-        moved = os.path.basename(recorded) == "serving" and not os.path.isdir(recorded)
-        return str(self.output.serving) if moved and self.output.serving.is_dir() else recorded
+        if is_uri(recorded) or os.path.isdir(recorded) or os.path.basename(recorded) != self.output.serving.name:
+            return recorded
+        return str(self.output.serving)
 
 
 def read_run(folder: Path) -> Run:

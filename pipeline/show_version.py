@@ -197,5 +197,5 @@ def _classes(classes: dict[str, dict[str, int]], measured: dict[str, dict[str, A
     for name in sorted(classes, key=lambda name: (measured.get(name, {}).get("recall", 0), name))[:MOST_CLASSES]:
         counts = [terminal.number(classes[name].get(split)) for split in ("train", "eval", "test")]
         shares = [terminal.share(measured.get(name, {}).get(metric)) for metric in ("recall", "precision")]
-        table.add_row(terminal.cell(name), *counts, *shares)
+        table.add_row(terminal.cell(terminal.short(name)), *counts, *shares)
     return table

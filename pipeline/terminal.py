@@ -10,6 +10,7 @@ from rich.text import Text
 from components.errors import printable
 
 NOTHING = "-"
+LONGEST_NAME = 60  # characters
 
 
 def console() -> Console:
@@ -78,10 +79,20 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def short(name: str) -> str:
+    """A name of which the middle may be missing; JSON has the whole."""
+    shown = printable(name)
+    return shown if len(shown) <= LONGEST_NAME else f"{shown[: LONGEST_NAME // 2]}…{shown[1 - LONGEST_NAME // 2 :]}"
+
+
 def listed(names: list[str], most: int) -> str:
     """Names in a sentence, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return some(list(map(short, names[:most])) + names[most:], most)
+
+
+def some(words: list[str], most: int) -> str:
+    """The first of some words, and how many more there are."""
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
 def counted(count: int, noun: str) -> str:

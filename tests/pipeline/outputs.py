@@ -264,7 +264,8 @@ class Runs:
             decision=decision,
         )
         extras = {model_card.CARD_FILE: lambda version: model_card.dump(card, version)}
-        return str(publish(model, self.output.serving, 5, extras))
+        place = self.output.serving_place(about["configuration"]["push"]["destination"])
+        return str(publish(model, place, 5, extras))
 
     def _leave(self, key: str, name: str, content: str) -> None:
         file = Path(self.recorder.made[key].uri, name)

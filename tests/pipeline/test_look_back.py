@@ -20,6 +20,7 @@ from pipeline.diff import diff
 from pipeline.runs import runs
 from pipeline.show_version import show_version
 from tests.conftest import ROOT
+from tests.memory_files import MemoryFiles
 from tests.pipeline.outputs import Runs, images_of
 
 FIRST, SECOND, THIRD = "20260101-000000", "20260102-000000", "20260103-000000"
@@ -248,16 +249,30 @@ def test_version_that_was_removed_is_still_explained(made, answer):
     assert found["configuration"]["training"]["batch_size"] == 32
 
 
-def test_version_at_another_destination_is_found_by_number_and_as_in_service(made, answer, tmp_path):
-    settings = load(None, [f"push.destination={tmp_path / 'elsewhere'}"]).resolved
-    told = made.run(FIRST, IMAGES, configuration=settings)
-    elsewhere = tmp_path / "elsewhere"
-    shutil.move(made.output.serving, elsewhere)
-    path = elsewhere / told["model"]["path"].rpartition("/")[2]
-    summary = made.output.runs / FIRST / "summary.json"
-    summary.write_text(json.dumps(told | {"model": {"path": str(path)}}))
-    assert answer(show_version, "in-service", made.output.root)["location"] == str(path)
-    assert answer(show_version, path.name, made.output.root)["there"] is True
+@pytest.mark.parametrize("destination", ["elsewhere", "mem://bucket/serving"])
+def test_version_at_another_destination_is_found_by_number_and_as_in_service(made, answer, tmp_path, destination):
+    MemoryFiles.clear()
+    place = destination if "://" in destination else str(tmp_path / destination)
+    made.published(FIRST, IMAGES)
+    path = made.published(SECOND, IMAGES, configuration=load(None, [f"push.destination={place}"]).resolved)
+    assert path.startswith(place)
+    found = answer(show_version, "in-service", made.output.root)
+    assert (found["location"], found["published_by"]["run_id"]) == (path, SECOND)
+    assert found["checksums"]["intact"] and found["checksums"]["contents"] is not path.startswith("mem:")
+    assert answer(show_version, path.rpartition("/")[2], made.output.root)["there"] is True
+    # Something is in service at both places.
+    assert [row["in_service"] for row in answer(runs, made.output.root, None)["runs"]] == [True, True]
+    MemoryFiles.clear()
+
+
+def test_place_that_cannot_be_asked_hides_nothing_else(made, answer, lines):
+    told = made.run(FIRST, IMAGES)
+    told["model"]["path"] = "nowhere://bucket/serving/7"
+    (made.output.runs / FIRST / "summary.json").write_text(json.dumps(told))
+    found = answer(runs, made.output.root, None)
+    assert found["runs"][0]["version"] == "7"
+    (problem,) = found["problems"]
+    assert problem.startswith("What is in service at nowhere://bucket/serving could not be asked:")
 
 
 @pytest.mark.parametrize("metadata", ["missing", "damaged"])
