@@ -58,11 +58,13 @@ class Run:
     @property
     def serving(self) -> str:
         """Where it published, or would have: a path or a URI. The output folder may have been moved since."""
-        if not self.path:
-            return self.output.serving_place(self.part("configuration", "push", "destination"))
-        recorded = self.path.rpartition("/")[0]
-        if is_uri(recorded) or os.path.isdir(recorded) or os.path.basename(recorded) != self.output.serving.name:
-            return recorded
+        destination = self.part("configuration", "push", "destination")
+        # A summary of an earlier release does not say where it was meant to go.
+        within = destination is None and (self.part("configuration") or not self.path)
+        if not within:
+            recorded = self.path.rpartition("/")[0] if self.path else self.output.serving_place(destination)
+            if is_uri(recorded) or os.path.isdir(recorded) or os.path.basename(recorded) != self.output.serving.name:
+                return recorded
         return str(self.output.serving)
 
 

@@ -265,9 +265,23 @@ def test_version_at_another_destination_is_found_by_number_and_as_in_service(mad
     MemoryFiles.clear()
 
 
+@pytest.mark.parametrize("release", ["this one", "an earlier one"])
+def test_output_folder_that_was_moved_is_told_of_where_it_is(made, answer, tmp_path, release):
+    told = made.run(FIRST, IMAGES)
+    if release != "this one":
+        kept = {key: value for key, value in told.items() if key not in NEW_FIELDS}
+        (made.output.runs / FIRST / "summary.json").write_text(json.dumps(kept))
+    moved = made.output.root.rename(tmp_path / "moved")
+    found = answer(show_version, "in-service", moved)
+    assert found["location"].startswith(str(moved / "serving"))
+    assert Path(found["data"]["listed_in"]).is_relative_to(moved)
+    assert answer(runs, moved, None)["runs"][0]["in_service"] is True
+
+
 def test_place_that_cannot_be_asked_hides_nothing_else(made, answer, lines):
     told = made.run(FIRST, IMAGES)
     told["model"]["path"] = "nowhere://bucket/serving/7"
+    told["configuration"]["push"]["destination"] = "nowhere://bucket/serving"
     (made.output.runs / FIRST / "summary.json").write_text(json.dumps(told))
     found = answer(runs, made.output.root, None)
     assert found["runs"][0]["version"] == "7"
