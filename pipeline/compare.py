@@ -15,6 +15,8 @@ from pipeline.again import about, with_summary
 from pipeline.run_folder import Run, find_folder, read_run
 from pipeline.settings import differences
 
+# What reading a file that is gone or damaged raises.
+DAMAGED = (OSError, ValueError, LookupError, TypeError)
 METRICS = ("accuracy", "loss", "calibration_error", "examples")
 
 
@@ -50,20 +52,22 @@ class Side:
         return folder if folder and folder.is_dir() else None
 
     def images(self) -> dict[str, dict[str, str]] | None:
-        """The images of the data set by SHA-256; None where the list is gone, or of an earlier release."""
+        """The images of the data set by SHA-256; None where the list is gone or damaged, or was never written."""
         catalog = self.artifact("ImageExampleGen", "catalog")
-        if not catalog or not (catalog / IMAGES_FILE).is_file():
+        try:
+            return {row["sha256"]: row for row in read_json_lines(catalog / IMAGES_FILE)} if catalog else None
+        except DAMAGED:
             return None
-        return {row["sha256"]: row for row in read_json_lines(catalog / IMAGES_FILE)}
 
     def answers(self) -> dict[str, tuple[str, str]] | None:
-        """(true class, predicted class) of each test image by SHA-256; None where the predictions are gone."""
+        """(true class, predicted class) of each test image by SHA-256; None where the answers are gone or damaged."""
         evaluation = self.artifact("GatedEvaluator", "evaluation")
-        rows = read_predictions(evaluation) if evaluation else []
         names = list(self.test.get("per_class") or {})
-        if not rows or not names:
+        try:
+            rows = read_predictions(evaluation) if evaluation else []
+            return {row["key"]: (names[row["label"]], names[row[CANDIDATE]["id"]]) for row in rows} or None
+        except DAMAGED:
             return None
-        return {row["key"]: (names[row["label"]], names[row[CANDIDATE]["id"]]) for row in rows}
 
 
 def read_side(given: Path) -> Side:

@@ -53,7 +53,8 @@ def _rows(out: Console, title: str, names: list[str], rows: list[tuple[str, Any,
     for name, a, b, change in rows:
         cells = [terminal.cell(name), terminal.cell(a), terminal.cell(b)]
         table.add_row(*cells, *([terminal.cell(change)] if numbers else []))
-    terminal.heading(out, title) if title else None
+    if title:
+        terminal.heading(out, title)
     out.print(table)
 
 

@@ -382,6 +382,17 @@ def test_diff_says_that_test_images_are_the_same(made, lines):
     assert "Configuration: the same" in text and "Code: the same" in text
 
 
+@pytest.mark.parametrize("damage", ["gone", "half a line"])
+def test_diff_does_without_lists_that_are_gone_or_damaged(made, lines, damage):
+    made.published(FIRST, IMAGES)
+    made.published(SECOND, IMAGES[1:])
+    for file in [*made.output.artifacts.glob("*/*/*/images.jsonl"), *made.output.artifacts.glob("**/predictions/*")]:
+        file.write_text('{"sha256": "cat') if damage == "half a line" else file.unlink()
+    text = " ".join(lines(diff, *folders(made, FIRST, SECOND)))
+    assert "Which images came and went cannot be told" in text
+    assert "Whether these are the same test images cannot be told" in text
+
+
 def test_diff_of_a_run_that_was_killed_tells_what_it_left(made, lines, answer):
     made.published(FIRST, IMAGES)
     made.run(SECOND, IMAGES[:-1], summary=False)
