@@ -32,7 +32,7 @@ class DataGateResult(types.Artifact):
     service was trained on; empty where nothing is in service.
     """
 
-    TYPE_NAME = "DataGateResult"
+    TYPE_NAME = "graft.DataGateResult"
 
 
 class Executor(base_executor.BaseExecutor):

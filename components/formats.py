@@ -28,7 +28,7 @@ REPRESENTATIVE_IMAGES = 150
 class FormatFiles(types.Artifact):
     """`classifier.keras`, `model.tflite`, `model_int8.tflite`, `model.onnx` (those asked for), and `formats.json`."""
 
-    TYPE_NAME = "FormatFiles"
+    TYPE_NAME = "graft.FormatFiles"
 
 
 class Executor(base_executor.BaseExecutor):

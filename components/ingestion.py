@@ -35,7 +35,7 @@ BATCH_SIZE = 32
 class ImageCatalog(types.Artifact):
     """What `components.data_report` writes."""
 
-    TYPE_NAME = "ImageCatalog"
+    TYPE_NAME = "graft.ImageCatalog"
 
 
 # ---- the two passes -------------------------------------------------------------------------------------------------

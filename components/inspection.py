@@ -14,6 +14,7 @@ from components.image_files import ImageFile
 # What Pillow may open for conversion. Its other plugins are old, rare and a larger surface for hostile files.
 PILLOW_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "MPO")
 IO_ERROR = "I/O error"
+UNDECODABLE = "cannot be decoded"
 MAX_PIXELS = 100_000_000  # the default of data.max_pixels
 EXTENSIONS = {
     "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -166,7 +167,7 @@ def _through_pillow(found: Inspected, data: bytes, name: str, max_pixels: int) -
     # Pillow's plugins raise whatever the broken bytes lead them into; each means that the image cannot be read.
     except Exception as error:
         kind = found.format or "image"
-        reason = f"{kind} cannot be decoded" if found.format else "not an image"
+        reason = f"{kind} {UNDECODABLE}" if found.format else "not an image"
         if isinstance(error, Image.DecompressionBombError):
             reason = "too large: Pillow refuses the header"
         return replace(found, reason=reason)

@@ -4,6 +4,7 @@ Steps call `advance` or `say`; the command's console sets the listener. In a wor
 listens, and the calls cost nothing.
 """
 
+import logging
 import threading
 from collections.abc import Callable
 
@@ -44,6 +45,11 @@ def say(text: str) -> None:
     global _text
     _text = text
     _tell()
+
+
+def warn(sentence: str) -> None:
+    """Tells the person something that matters although the run goes on."""
+    logging.getLogger("graft").warning("%s", sentence)
 
 
 def _tell() -> None:

@@ -116,8 +116,8 @@ def collect(
         "status": status,
         "exit_code": code,
         "run_id": notes.run_id,
-        "started": timestamp(notes.began),
-        "seconds": round(time.time() - notes.began, 1),
+        "started": None if notes.began is None else timestamp(notes.began),
+        "seconds": None if notes.began is None else round(time.time() - notes.began, 1),
         "images": about.images,
         "data": data | {"digest": about.digest},
         "model": {

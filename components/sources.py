@@ -79,7 +79,6 @@ def list_images(places: list[str], follow_symlinks: bool = False, group: str | N
     origin: dict[str, str] = {}
     whole = Listing()
     for place, listing in zip(places, listings, strict=True):
-        base = place.rpartition("/")[0] if is_manifest(place) else place
         for file in listing.files:
             if file.location in files:
                 raise UsageError(
@@ -94,11 +93,21 @@ def list_images(places: list[str], follow_symlinks: bool = False, group: str | N
             )
         # Relative paths would not say which source they are of.
         several = len(places) > 1
-        whole.skipped += [(storage.join(base, path) if several else path, why) for path, why in listing.skipped]
+        whole.skipped += [(storage.join(_base(place), path) if several else path, why) for path, why in listing.skipped]
     whole.files = sorted(files.values())
     whole.skipped.sort()
     whole.classes = sorted({name for listing in listings for name in listing.classes})
     return whole
+
+
+def location(path: str, places: list[str]) -> str:
+    """Where a file lies whose path a listing of these places told."""
+    return path if len(places) > 1 else storage.join(_base(places[0]), path)
+
+
+def _base(place: str) -> str:
+    """Where the relative paths of a source begin."""
+    return place.rpartition("/")[0] if is_manifest(place) else place
 
 
 def spans_text(numbers: list[int]) -> str:

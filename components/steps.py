@@ -35,7 +35,7 @@ class Notes:
 
     Attributes:
       run_id: of the run.
-      began: seconds since 1970.
+      began: seconds since 1970; None where the runner keeps no notes.
       step: name for people of what is running, or ran last.
       timings: seconds of each component that ended.
       cached: components whose result came from the cache.
@@ -43,7 +43,7 @@ class Notes:
     """
 
     run_id: str
-    began: float
+    began: float | None = None
     step: str = ""
     timings: dict[str, float] = field(default_factory=dict)
     cached: list[str] = field(default_factory=list)

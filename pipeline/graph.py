@@ -17,6 +17,8 @@ from components.ingestion import ImageExampleGen
 from components.publishing import local_copy, newest
 from components.pusher import AtomicPusher
 from components.remembered import SPLITS_FILE
+from components.report.component import Report
+from components.run_summary import About
 from components.serving_checker import ServingCheck
 from components.source import source_digest
 from components.transform import ImageTransform
@@ -24,7 +26,15 @@ from pipeline.config import Config
 from trainer.backbones import BACKBONES, weights_digest
 
 # What is in service, or what was published last, is looked up when these run: a cached answer would be an old one.
-NEVER_CACHED = ("ImportSchemaGen", "DataGate", "GatedEvaluator", "ModelFormats", "ServingCheck", "AtomicPusher")
+NEVER_CACHED = (
+    "ImportSchemaGen",
+    "DataGate",
+    "GatedEvaluator",
+    "ModelFormats",
+    "ServingCheck",
+    "AtomicPusher",
+    "Report",
+)
 
 
 def create_pipeline(
@@ -36,6 +46,7 @@ def create_pipeline(
     serving: str,
     schema_folder: str,
     cache: str | None,
+    notes: str = "",
     **options,
 ) -> Pipeline:
     """Builds the graph.
@@ -49,6 +60,7 @@ def create_pipeline(
       schema_folder: holds the kept metadata schema, the small classes' splits and the last published statistics.
       cache: a folder in which the Trainer keeps features and what it needs to go on after it was killed; None for
         nowhere.
+      notes: the run's folder, where the runner keeps the times of the steps; empty where it does not.
       **options: for `Pipeline`: metadata connection, cache, Beam arguments.
     """
     # Class folders in; encoded examples in three splits, their metadata without bytes, their schema, a quarantine out.
@@ -134,8 +146,21 @@ def create_pipeline(
         about=about(config, digest),
         formats=formats.outputs["formats"],
     )
+    # What happened, as one page.
+    report = Report(
+        catalog=example_gen.outputs["catalog"],
+        examples=example_gen.outputs["examples"],
+        result=data_gate.outputs["result"],
+        model_run=trainer.outputs["model_run"],
+        evaluation=evaluator.outputs["evaluation"],
+        formats=formats.outputs["formats"],
+        infra_blessing=serving_check.outputs["infra_blessing"],
+        pushed_model=pusher.outputs["pushed_model"],
+        about=About(images, content_digest(digest), code_digest(), config.resolved),
+        notes=notes,
+    )
     prepare = [example_gen, statistics, schema, validator, data_gate, transform]
-    steps = [*prepare, trainer, evaluator, formats, serving_check, pusher]
+    steps = [*prepare, trainer, evaluator, formats, serving_check, pusher, report]
     return Pipeline(pipeline_name=config.name, pipeline_root=root, components=steps, **options)
 
 
@@ -168,11 +193,20 @@ def about(config: Config, digest: str) -> dict:
         "name": config.name,
         "license": config.push.license,
         "input": {"size": transform["image_size"], "resize": transform["resize"]},
-        # Without the name of the state of the remembered splits.
-        "digest": digest.partition(" ")[0],
-        "code": source_digest("pipeline.graph", "trainer.run"),
+        "digest": content_digest(digest),
+        "code": code_digest(),
         "configuration": config.resolved,
     }
+
+
+def content_digest(digest: str) -> str:
+    """Of the images alone, without the name of the state of the remembered splits."""
+    return digest.partition(" ")[0]
+
+
+def code_digest() -> str:
+    """Of everything that a model depends on."""
+    return source_digest("pipeline.graph", "trainer.run")
 
 
 def in_service(config: Config, serving: str, cache: str | None) -> Path | None:

@@ -25,6 +25,7 @@ from components.source import ROOT, source_digest
 from components.sources import Sources, list_images, resolve, spans_text
 from components.steps import STEPS, SUMMARY_FILE, Notes
 from components.storage import is_uri
+from pipeline import run_report
 from pipeline import summary as summaries
 from pipeline.config import Config
 from pipeline.console import Steps, noise_to
@@ -262,6 +263,7 @@ class _Run:
                 published = summary["status"] == "published"
                 mark = _mark(self.output, fingerprint, self.config.push.destination, published)
                 write_whole(self.folder / MARK_FILE, mark)
+            self._report(summary)
             summaries.print_end(summary, self, steps, error)
         if isinstance(error, KeyboardInterrupt):
             raise error
@@ -271,6 +273,15 @@ class _Run:
         sentence = None if error is None else summaries.sentence(error, self)
         left = run_summary.produced(self.artifacts)
         return run_summary.collect(left, self.about, self.notes, sentence, getattr(error, "exit_code", 1))
+
+    def _report(self, summary: dict[str, Any]) -> None:
+        """Writes the page, with the summary that it tells of beside it."""
+        warned = len(self.notes.warnings)
+        run_report.write(self.folder, summary, run_summary.produced(self.artifacts))
+        if len(self.notes.warnings) > warned:
+            # What the page could not show is told there.
+            write_json(self.folder / SUMMARY_FILE, summary | {"warnings": self.notes.warnings})
+        self.notes.write(self.folder)
 
     @property
     def about(self) -> run_summary.About:
@@ -288,6 +299,8 @@ class _Run:
         traceback.print_exception(error)
         if rows := data_report.quarantined_lines(getattr(error, "quarantined", [])):
             write_json_lines(self.folder / data_report.QUARANTINE_FILE, rows)
+        if found := getattr(error, "found", None):
+            found.write(self.folder)
 
     def run_steps(self, steps: Steps, last: str | None = None) -> None:
         """Runs every step, or those up to the one of that id."""
@@ -314,6 +327,7 @@ class _Run:
             serving=self.output.serving_place(self.config.push.destination),
             schema_folder=str(self.output.schema),
             cache=str(self.output.cache),
+            notes=str(self.folder),
             enable_cache=True,
             beam_pipeline_args=BEAM_ARGUMENTS[self.config.runner.beam],
             metadata_connection_config=metadata.sqlite_metadata_connection_config(str(self.output.metadata)),
@@ -321,7 +335,7 @@ class _Run:
         compiled = compiler.Compiler().compile(pipeline)
         for launch, node_id in _launchers(compiled, self.folder.name, graph.NEVER_CACHED):
             self.begin(STEPS[node_id])
-            with steps.step(self.notes.step) as result:
+            with steps.step(self.notes.step) as result, run_report.never_fatal(node_id):
                 step_began = time.monotonic()
                 execution = launch()
                 self.notes.timings[node_id] = round(time.monotonic() - step_began, 2)

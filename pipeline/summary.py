@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from components import conversion, data_report, features, serving_check
 from components.errors import GraftError, printable
 from components.gate_wording import floor_out_of_reach
+from components.steps import REPORT_FILE
 from components.storage import is_uri
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def print_end(summary: dict[str, Any], run: "_Run", steps: "Steps", error: BaseE
     if error is not None:
         steps.say(f"failed: {summary['error']}")
         steps.say(f"The full log is {run.log}")
+        print_report(run, steps)
         return
     test = summary["metrics"]["test"]
     steps.say(f"{summary['status']}: test accuracy {test['accuracy']:.3f} on {test['examples']} images")
@@ -93,12 +95,20 @@ def print_end(summary: dict[str, Any], run: "_Run", steps: "Steps", error: BaseE
     if summary["status"] == "refused":
         print_refusal(summary, steps)
         steps.say(f"Nothing was published; what is in service stays. Details: {run.folder / 'summary.json'}")
+        print_report(run, steps)
         return
     steps.say(f"Model: {summary['model']['path']}")
     steps.say(f"Summary: {run.folder / 'summary.json'}")
+    print_report(run, steps)
     path = summary["model"]["path"]
     if not is_uri(path):
         steps.say(f"Next: graft serve {path.rpartition('/')[0]}, or graft predict {path} IMAGE")
+
+
+def print_report(run: "_Run", steps: "Steps") -> None:
+    """Where the page is, if it could be written."""
+    if (page := run.folder / REPORT_FILE).is_file():
+        steps.say(f"Report: {page}")
 
 
 def print_kept_out(data: dict[str, Any], run: "_Run", steps: "Steps") -> None:
