@@ -8,12 +8,10 @@ from typing import Any
 import click
 
 from components import run_summary
-from components.data_report import QUARANTINE_FILE
 from components.errors import UsageError
-from components.files import read_json_lines
 from components.run_summary import About, Produced
 from components.steps import NOTES_FILE, REPORT_FILE, Notes
-from pipeline import lineage
+from pipeline import lineage, run_report
 from pipeline.run_folder import LOG_FILE, RUNNING, Run, find_folder, read_run
 
 
@@ -37,11 +35,10 @@ def report(given: Path, to: Path | None) -> None:
         raise UsageError(f"There is no folder {destination.absolute().parent}; give --to a file in one that is there.")
     with lineage.opened(run.output.metadata) as history:
         steps = history.run(run.run_id)
-    kept_out = run.folder / QUARANTINE_FILE
-    rows = read_json_lines(kept_out) if kept_out.is_file() else None
+    left, kept_out = run_report.with_folder(run.folder, left_by(run, steps))
     from components.report.write import write_report
 
-    write_report(destination, run.summary or summary_again(run, steps), left_by(run, steps), rows)
+    write_report(destination, _whole(run, steps), left, kept_out)
     click.echo(destination)
 
 
@@ -62,18 +59,26 @@ def with_summary(run: Run, steps: dict[str, lineage.Execution]) -> Run:
     return run if run.summary else dataclasses.replace(run, summary=summary_again(run, steps))
 
 
+def _whole(run: Run, steps: dict[str, lineage.Execution]) -> dict[str, Any]:
+    """The summary; fields that an earlier release did not write are filled in."""
+    again = summary_again(run, steps)
+    return again | {"step": None} | run.summary if run.summary else again
+
+
 def summary_again(run: Run, steps: dict[str, lineage.Execution]) -> dict[str, Any]:
     """The summary of a run that runs or was killed, as if it had failed where it is.
 
     It has no `versions`, as those of today need not be those of then, and lasted until something was last written.
     """
-    notes = run.notes or Notes(run.folder.name, _began(run, steps), "")
+    notes = run.notes or Notes(run.folder.name)
+    began = notes.began or _began(run, steps)
+    notes = dataclasses.replace(notes, began=began)
     error = f"The run is {run.state}" if run.state == RUNNING else "The run was killed"
     summary = run_summary.collect(
         left_by(run, steps), about(steps), notes, f"{error} ({notes.step or 'at its start'})."
     )
     times = [path.stat().st_mtime for name in (LOG_FILE, NOTES_FILE) if (path := run.folder / name).is_file()]
-    return summary | {"seconds": round(max([notes.began, *times]) - notes.began, 1), "versions": {}}
+    return summary | {"seconds": round(max([began, *times]) - began, 1), "versions": {}}
 
 
 def _began(run: Run, steps: dict[str, lineage.Execution]) -> float:

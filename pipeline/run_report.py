@@ -25,6 +25,14 @@ def never_fatal(node_id: str = "Report") -> Iterator[None]:
         traceback.print_exc()
 
 
+def with_folder(folder: Path, left: Produced) -> tuple[Produced, list[dict[str, Any]] | None]:
+    """What the steps left and what was kept out, from the run's folder where a step that stopped the run left it."""
+    if (folder / ANOMALIES_FILE).is_file():
+        left = replace(left, data_gate=folder)
+    listed = folder / data_report.QUARANTINE_FILE
+    return left, read_json_lines(listed) if listed.is_file() else None
+
+
 def write(folder: Path, summary: dict[str, Any], left: Produced) -> Path | None:
     """Writes the report of a run, however it ended.
 
@@ -41,10 +49,7 @@ def write(folder: Path, summary: dict[str, Any], left: Produced) -> Path | None:
         # Matplotlib takes a moment to import.
         from components.report.write import write_report
 
-        if (folder / ANOMALIES_FILE).is_file():
-            left = replace(left, data_gate=folder)
-        listed = folder / data_report.QUARANTINE_FILE
-        write_report(page, summary, left, read_json_lines(listed) if listed.is_file() else None)
+        write_report(page, summary, *with_folder(folder, left))
     # Also where the person does not want to wait for it.
     except BaseException as error:
         with contextlib.suppress(OSError):

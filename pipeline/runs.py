@@ -65,7 +65,7 @@ def _row(run: Run) -> dict[str, Any]:
         "folder": str(run.folder),
         "status": run.state,
         "step": run.step,
-        "started": run.part("started") or (timestamp(run.notes.began) if run.notes else None),
+        "started": run.part("started") or (timestamp(run.notes.began) if run.notes and run.notes.began else None),
         "seconds": run.part("seconds"),
         "digest": run.part("data", "digest"),
         "images": run.part("data", "images"),

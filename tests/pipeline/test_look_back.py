@@ -482,6 +482,17 @@ def test_page_is_written_from_the_summary_and_what_the_steps_left(made, written,
     report(made.output.root, None)
 
 
+def test_page_of_a_run_of_an_earlier_release_gets_what_its_summary_lacks(made, written):
+    told = made.run(FIRST, IMAGES)
+    kept = {key: value for key, value in told.items() if key not in NEW_FIELDS}
+    (made.output.runs / FIRST / "summary.json").write_text(json.dumps(kept))
+    report(made.output.root, None)
+    summary = written["summary"]
+    assert {key: summary[key] for key in kept} == kept
+    assert (summary["images"], summary["code"], summary["step"]) == (["/data/images"], "c0de", None)
+    assert (summary["cached"], summary["warnings"]) == ([], [])
+
+
 def test_page_of_a_killed_run_says_so_and_holds_what_there_is(made, written):
     made.run(FIRST, IMAGES, summary=False)
     folder = made.output.runs / FIRST
