@@ -73,7 +73,10 @@ def summary_again(run: Run, steps: dict[str, lineage.Execution]) -> dict[str, An
     notes = run.notes or Notes(run.folder.name)
     began = notes.began or _began(run, steps)
     notes = dataclasses.replace(notes, began=began)
-    error = f"The run is {run.state}" if run.state == RUNNING else "The run was killed"
+    where = notes.step or "before its first step"
+    error = f"The run is at: {where}."
+    if run.state != RUNNING:
+        error = f"The run was killed ({where}); run the same command again, finished steps come from the cache."
     summary = run_summary.collect(
         left_by(run, steps), about(steps), notes, f"{error} ({notes.step or 'at its start'})."
     )

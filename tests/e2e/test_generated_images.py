@@ -274,6 +274,10 @@ def test_p2_training_from_the_model_in_service_that_was_killed_goes_on(graft, im
     process.kill()
     process.wait()
     assert checkpoint[0].is_file()
+    killed = graft.told("runs", graft.output)["runs"][0]
+    assert (killed["status"], killed["step"]) == ("killed", "Train")
+    page = Path(graft.command("report", graft.output).out.strip())
+    assert page == Path(killed["folder"], "report.html") and "The run was killed (Train)" in page.read_text()
     result = graft.run(images, *FAST, *options, *patient)
     assert result.code in (0, 4), result.out + result.error
     assert not result.ran("Ingest images")
