@@ -36,6 +36,7 @@ def report(given: Path, to: Path | None) -> None:
     with lineage.opened(run.output.metadata) as history:
         steps = history.run(run.run_id)
     left, kept_out = run_report.with_folder(run.folder, left_by(run, steps))
+    # Matplotlib takes a moment to import.
     from components.report.write import write_report
 
     write_report(destination, _whole(run, steps), left, kept_out)
@@ -77,9 +78,7 @@ def summary_again(run: Run, steps: dict[str, lineage.Execution]) -> dict[str, An
     error = f"The run is at: {where}."
     if run.state != RUNNING:
         error = f"The run was killed ({where}); run the same command again, finished steps come from the cache."
-    summary = run_summary.collect(
-        left_by(run, steps), about(steps), notes, f"{error} ({notes.step or 'at its start'})."
-    )
+    summary = run_summary.collect(left_by(run, steps), about(steps), notes, error)
     times = [path.stat().st_mtime for name in (LOG_FILE, NOTES_FILE) if (path := run.folder / name).is_file()]
     return summary | {"seconds": round(max([began, *times]) - began, 1), "versions": {}}
 

@@ -95,11 +95,13 @@ def _configuration(out: Console, found: dict[str, Any], names: list[str]) -> Non
 
 def _data(out: Console, found: dict[str, Any], names: list[str]) -> None:
     data = found["data"]
-    if data["digest"][0] == data["digest"][1] and data["digest"][0] and data["sources"][0] == data["sources"][1]:
+    # The same files may have been split or kept out otherwise.
+    same = all(data[key][0] == data[key][1] for key in ("sources", "digest", "images", "quarantined"))
+    if same and data["digest"][0] and not data["classes"]:
         terminal.heading(out, f"Data: the same ({data['digest'][0][:SHORT_DIGEST]})")
         return
     rows = [
-        ("sources", *("\n".join(each or ["-"]) for each in data["sources"]), ""),
+        ("sources", *(", ".join(each or ["-"]) for each in data["sources"]), ""),
         ("digest", *((each or "-")[:SHORT_DIGEST] for each in data["digest"]), ""),
         ("images", *data["images"], _change(*data["images"])),
         ("quarantined", *(_total(each) for each in data["quarantined"]), ""),

@@ -382,6 +382,17 @@ def test_diff_says_that_test_images_are_the_same(made, lines):
     assert "Configuration: the same" in text and "Code: the same" in text
 
 
+def test_other_splits_of_the_same_files_are_no_same_data(made, lines):
+    made.published(FIRST, IMAGES)
+    told = made.run(SECOND, [row | {"split": "eval"} if row["sha256"] == "cat-2" else row for row in IMAGES])
+    told["data"]["digest"] = f"digest-of-{FIRST}"
+    told["images"] = ["/data/images", "/data/more"]
+    (made.output.runs / SECOND / "summary.json").write_text(json.dumps(told))
+    text = " ".join(lines(diff, *folders(made, FIRST, SECOND)))
+    assert "Another split of 1 image: cat/2.jpg (was train)" in text
+    assert "/data/images, /data/more" in text
+
+
 @pytest.mark.parametrize("damage", ["gone", "half a line"])
 def test_diff_does_without_lists_that_are_gone_or_damaged(made, lines, damage):
     made.published(FIRST, IMAGES)
@@ -501,7 +512,9 @@ def test_page_of_a_killed_run_says_so_and_holds_what_there_is(made, written):
     report(folder, None)
     summary = written["summary"]
     assert summary["status"] == "failed"
-    assert summary["error"].startswith("The run was killed (Publish); run the same command again")
+    assert summary["error"] == (
+        "The run was killed (Publish); run the same command again, finished steps come from the cache."
+    )
     assert 80 < summary["seconds"] < 100
     assert (summary["data"]["images"], summary["metrics"]["test"]["accuracy"]) == (150, 1.0)
     assert summary["configuration"]["training"]["batch_size"] == 32
