@@ -16,6 +16,7 @@ from components.splits import Catalog
 
 CATALOG_FILE = "catalog.json"
 QUARANTINE_FILE = "quarantine.jsonl"
+IMAGES_FILE = "images.jsonl"
 
 
 def summarise(catalog: Catalog, skipped: list[tuple[str, str]]) -> dict[str, Any]:
@@ -80,8 +81,18 @@ def quarantined_lines(records: list[dict[str, Any]]) -> list[dict[str, str]]:
     return [{"outcome": "quarantined", "path": row["path"], "reason": row["reason"]} for row in records]
 
 
+def image_lines(catalog: Catalog) -> list[dict[str, str]]:
+    """`{sha256, path, class, split}` of every image of the data set, by path."""
+    return [
+        {"sha256": row["sha256"], "path": row["path"], "class": row["class_name"], "split": row["split"]}
+        for row in catalog.kept
+    ]
+
+
 def write(folder: Path, catalog: Catalog, skipped: list[tuple[str, str]]) -> None:
-    """`catalog.json` with the counts, `quarantine.jsonl` with the lines."""
+    """`catalog.json` with the counts, `quarantine.jsonl` with the lines, `images.jsonl` with what was kept."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CATALOG_FILE).write_text(json.dumps(summarise(catalog, skipped), indent=1))
     write_json_lines(folder / QUARANTINE_FILE, lines(catalog, skipped))
+    # The examples hold all of this, but among gigabytes: for whoever asks which images made a model.
+    write_json_lines(folder / IMAGES_FILE, image_lines(catalog))

@@ -196,16 +196,73 @@ def predict(
 
 
 @graft.command(epilog=EXIT_CODES)
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="The decision, its checks and both models' metrics as JSON.")
-def show(run: Path, as_json: bool) -> None:
-    """Explain why the gate let the model of RUN pass or refused it.
+@click.argument("output", type=click.Path(path_type=Path), default=Path())
+@click.option(
+    "--last", type=click.IntRange(min=1), metavar="N", help="Only the newest N; otherwise 30, with --json all."
+)
+@click.option("--json", "as_json", is_flag=True, help="Everything as one JSON object.")
+def runs(output: Path, last: int | None, as_json: bool) -> None:
+    """List what was run in OUTPUT (the current folder), newest first, and which model is in service."""
+    from pipeline.runs import runs as list_runs
 
-    RUN is a run's folder, such as OUTPUT/runs/latest, or an output folder, which means its newest run.
+    list_runs(output, last, as_json)
+
+
+@graft.command(epilog=EXIT_CODES)
+@click.argument("run", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--model",
+    metavar="VERSION",
+    help="Explain what made a published version instead: its number, its folder or URI, or in-service. RUN is then the "
+    "output folder.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Everything as one JSON object.")
+def show(run: Path | None, model: str | None, as_json: bool) -> None:
+    """Explain what a run did and why the gate let its model pass or refused it, or what made a model.
+
+    RUN is a run's folder, such as OUTPUT/runs/latest, a run's id in the current output folder, or an output folder,
+    which means its newest run; the current folder if it is left out.
     """
-    from pipeline.show import show as show_decision
+    if model is not None:
+        from pipeline.show_version import show_version
 
-    show_decision(run, as_json)
+        show_version(model, run, as_json)
+    else:
+        from pipeline.show import show as show_decision
+
+        show_decision(run or Path(), as_json)
+
+
+@graft.command(epilog=EXIT_CODES)
+@click.argument("first", type=click.Path(path_type=Path), metavar="RUN")
+@click.argument("second", type=click.Path(path_type=Path), metavar="RUN")
+@click.option("--json", "as_json", is_flag=True, help="Everything as one JSON object.")
+def diff(first: Path, second: Path, as_json: bool) -> None:
+    """Say what differs between two runs: configuration, data, code, metrics, classes, decision.
+
+    RUN is as for `graft show`. Changes are of the second from the first.
+    """
+    from pipeline.diff import diff as compare_runs
+
+    compare_runs(first, second, as_json)
+
+
+@graft.command(epilog=EXIT_CODES)
+@click.argument("run", type=click.Path(path_type=Path), default=Path())
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Takes the page; must not be there yet. Otherwise it is report.html in the run's folder, which is replaced.",
+)
+def report(run: Path, to: Path | None) -> None:
+    """Write the page of RUN again from what its steps left, such as that of a run that was killed, and print its path.
+
+    RUN is as for `graft show`.
+    """
+    from pipeline.again import report as write_again
+
+    write_again(run, to)
 
 
 @graft.command(epilog=EXIT_CODES)

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from components import data_report, model_card, progress, run_summary
+from components import data_report, progress, run_summary
 from components.conversion import package_versions, require_packages
 from components.errors import GraftError, UsageError
 from components.features import TENSORBOARD_FOLDER, TRAINING_FILE
 from components.files import read_json_lines, write_json_lines, write_whole
 from components.image_files import Digest, content_digest
 from components.inspection import IO_ERROR
-from components.publishing import original, read_card, stands_for
+from components.publishing import original, stands_for
 from components.remembered import SPLITS_FILE
 from components.serving_places import open_serving
 from components.source import ROOT, source_digest
@@ -29,6 +29,7 @@ from pipeline import run_report
 from pipeline import summary as summaries
 from pipeline.config import Config
 from pipeline.console import Steps, noise_to
+from pipeline.in_service import at as in_service_at
 from pipeline.output import Output, read_summary, write_json
 from pipeline.runners import BEAM_ARGUMENTS
 from trainer import backbones
@@ -214,14 +215,8 @@ def _same_run(output: Output, fingerprint: str, destination: str | None) -> dict
 
 def in_service_line(serving: str) -> str:
     """What is in service, and that it is there by a rollback, if it is."""
-    place = open_serving(serving)
-    version = place.in_service()
-    if version is None:
-        return "Nothing is in service."
-    line = f"In service: {place.location(version)}"
-    if noted := model_card.rollback_of(read_card(place, version)):
-        line += f", by a rollback to the model of version {noted['of']} instead of version {noted['instead_of']}"
-    return line
+    there = in_service_at(serving)
+    return there.sentence if there else "Nothing is in service."
 
 
 def _unchanged(output: Output, earlier: dict[str, Any], in_service: str, steps: Steps, began: float) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The output folder: where everything is, who holds it, and what was run in it."""
 
+import calendar
 import contextlib
 import fcntl
 import json
@@ -16,6 +17,7 @@ from components.steps import SUMMARY_FILE
 from components.storage import is_uri
 
 LOCK = ".lock"
+RUN_ID = "%Y%m%d-%H%M%S"  # in UTC
 ENDINGS = ("published", "refused")
 # `graft demo` writes its images there before the run begins.
 DEMO_IMAGES = "images"
@@ -80,7 +82,8 @@ class Output:
             probe = self.runs / f".probe-{os.getpid()}"
             probe.touch()
             probe.unlink()
-            (self.root / LOCK).touch()
+            # Not touched: its time is that of the process that holds it.
+            open(self.root / LOCK, "a").close()
         except OSError as error:
             raise UsageError(
                 f"The output folder {self.root} cannot be written ({error.strerror}); give --output a folder that can."
@@ -119,7 +122,7 @@ class Output:
     def _new_folder(self, parent: Path) -> Path:
         """Named after the time; such names sort by age, which local time's would not."""
         while True:
-            folder = parent / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+            folder = parent / time.strftime(RUN_ID, time.gmtime())
             try:
                 folder.mkdir()
             except FileExistsError:
@@ -129,11 +132,40 @@ class Output:
 
     def last_finished(self) -> Path | None:
         """The newest run that ended as published or refused."""
-        return next((run for run in self._all_runs() if read_summary(run).get("status") in ENDINGS), None)
+        return next((run for run in self.all_runs() if read_summary(run).get("status") in ENDINGS), None)
 
-    def _all_runs(self) -> list[Path]:
+    def all_runs(self) -> list[Path]:
+        """The folders of runs, newest first."""
+        if not self.runs.is_dir():
+            return []
         folders = [path for path in self.runs.iterdir() if path.is_dir() and not path.is_symlink()]
         return sorted(folders, key=lambda path: path.name, reverse=True)
+
+    def is_running(self, run: Path) -> bool:
+        """Whether the process that made a run's folder still holds the output folder.
+
+        It has not ended, then, and is the newest run. A run without a summary that is not running was killed.
+        """
+        newest = next(iter(self.all_runs()), None)
+        if newest is None or newest.name != run.name or (run / SUMMARY_FILE).is_file():
+            return False
+        try:
+            # The lock of a search (`graft tune`) that began after the run was killed says nothing of the run.
+            began = calendar.timegm(time.strptime(run.name, RUN_ID))
+            return int((self.root / LOCK).stat().st_mtime) <= began and self._is_held()
+        except (OSError, ValueError):
+            return False
+
+    def _is_held(self) -> bool:
+        with open(self.root / LOCK) as lock:
+            # Asked first: whoever tries the lock has it for a moment, and a run that starts in it is sent away.
+            if not _is_alive(lock.read()):
+                return False
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     def point_latest(self, run: Path) -> None:
         """Makes `runs/latest` a link to the run, atomically."""
@@ -148,12 +180,23 @@ class Output:
             file.write(json.dumps(row) + "\n")
 
 
-def read_summary(run: Path) -> dict[str, Any]:
-    """`summary.json` of a run; empty where it has none."""
+def _is_alive(process: str) -> bool:
     try:
-        return json.loads((run / SUMMARY_FILE).read_text())
+        os.kill(int(process), 0)
+    except PermissionError:
+        return True
+    except (ValueError, OverflowError, ProcessLookupError):
+        return False
+    return True
+
+
+def read_summary(run: Path) -> dict[str, Any]:
+    """`summary.json` of a run; empty where it has none, or none that can be read."""
+    try:
+        summary = json.loads((run / SUMMARY_FILE).read_text())
     except (OSError, ValueError):
         return {}
+    return summary if isinstance(summary, dict) else {}
 
 
 def write_json(path: Path, value: Any) -> None:

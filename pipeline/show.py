@@ -1,85 +1,65 @@
-"""Explains the gate's decision about a run as a table."""
+"""`graft show RUN`: what a run did in a few lines, and the gate's decision about it as a table."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from components.errors import UsageError, printable
 from components.gate_wording import floor_out_of_reach, metric_name
-from pipeline.output import Output, read_summary
+from components.steps import REPORT_FILE, STEPS
+from pipeline import terminal
+from pipeline.output import read_summary
+from pipeline.run_folder import LOG_FILE, find_run
 
 MOST_PASSED, MOST_NOT_JUDGED, MOST_NAMED = 20, 5, 8
 VERDICTS = {False: Text("refused", "bold red"), True: Text("passed", "green"), None: Text("not judged", "dim")}
 
 
-def find_run(folder: Path) -> Path:
-    """A run's folder, or the newest run of an output folder.
-
-    Raises:
-      UsageError: neither, or a run that left no summary.
-    """
-    runs = Output(folder).runs
-    if not (folder / "summary.json").is_file() and runs.is_dir():
-        started = sorted((run for run in runs.iterdir() if run.is_dir() and not run.is_symlink()), reverse=True)
-        if not started:
-            raise UsageError(f"Nothing was run yet in {folder}: graft run --images IMAGES --output {folder}")
-        folder = started[0]
-    if not (folder / "summary.json").is_file():
-        if (folder / "log.txt").is_file():
-            raise UsageError(f"The run {folder} left no summary: it is still running, or was killed.")
-        raise UsageError(
-            f"There is no run in {folder}; give a run's folder, such as OUTPUT/runs/latest, or an output folder."
-        )
-    if not read_summary(folder):
-        raise UsageError(f"{folder / 'summary.json'} cannot be read as a summary.")
-    return folder
-
-
-def show(folder: Path, as_json: bool) -> None:
-    """Prints the decision about a run.
+def show(given: Path, as_json: bool) -> None:
+    """Prints what a run did, and the decision about it.
 
     Args:
-      folder: as `find_run` takes it.
+      given: as `find_run` takes it.
       as_json: one JSON object instead of the table: `run_id`, `status`, `error`, and the summary's `gate` and
-        `metrics.test`.
+        `metrics.test`; besides them the whole of it as `summary`, and `report`, where its page is.
 
     Raises:
       UsageError: there is no such run.
     """
-    summary = read_summary(find_run(folder))
+    folder = find_run(given)
+    summary = read_summary(folder)
     gate = summary.get("gate") or {}
+    report = folder / REPORT_FILE if (folder / REPORT_FILE).is_file() else None
     if as_json:
         test = (summary.get("metrics") or {}).get("test")
-        print(
-            json.dumps({key: summary.get(key) for key in ("run_id", "status", "error")} | {"gate": gate, "test": test})
-        )
+        told = {key: summary.get(key) for key in ("run_id", "status", "error")} | {"gate": gate, "test": test}
+        print(json.dumps(told | {"summary": summary, "report": str(report) if report else None}))
         return
 
-    console = Console(file=sys.stdout, highlight=False)
+    out = terminal.console()
     for line in _before(summary, gate):
-        _say(console, line)
+        terminal.say(out, line)
     if checks := gate.get("checks"):
-        console.print(_table(checks))
+        out.print(_table(checks))
         for line in _left_out(checks):
-            _say(console, line)
+            terminal.say(out, line)
     for line in _after(summary, gate):
-        _say(console, line)
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(Text(printable(line)), soft_wrap=False)
+        terminal.say(out, line)
+    for line in _where(folder, report):
+        terminal.say_whole(out, line)
 
 
 def _before(summary: dict[str, Any], gate: dict[str, Any]) -> list[str]:
     """What was judged, and against what."""
     lines = [f"Run {summary.get('run_id', 'unknown')}: {summary.get('status', 'unknown')}"]
+    lines += _what(summary)
     if summary.get("error"):
         lines.append(f"It failed: {summary['error']}")
+    if summary.get("advice"):
+        lines.append(f"What to try: {summary['advice']}")
+    lines += [f"warning: {warning}" for warning in summary.get("warnings") or []]
     if not gate.get("checks"):
         return [*lines, "It ended before the gate: there is no decision to explain."]
     if test := (summary.get("metrics") or {}).get("test"):
@@ -89,6 +69,26 @@ def _before(summary: dict[str, Any], gate: dict[str, Any]) -> list[str]:
     if reason := gate.get("baseline_reason"):
         lines.append(f"Baseline: {reason}.")
     return lines
+
+
+def _what(summary: dict[str, Any]) -> list[str]:
+    """Images, duration, and what came from the cache, as far as the summary says it."""
+    lines, data = [], summary.get("data") or {}
+    if data.get("images"):
+        kept_out = sum((data.get("quarantined") or {}).values())
+        more = f"; {kept_out} quarantined" if kept_out else ""
+        lines.append(f"{data['images']} images in {len(data.get('classes') or {})} classes{more}.")
+    if summary.get("seconds") is not None:
+        took = f"It took {terminal.duration(summary['seconds'])}"
+        cached = [STEPS.get(name, name) for name in summary.get("cached") or []]
+        lines.append(f"{took}; from the cache: {', '.join(cached)}." if cached else f"{took}.")
+    return lines
+
+
+def _where(folder: Path, report: Path | None) -> list[str]:
+    """Where there is more to look at."""
+    files = [("Report", report), ("Log", folder / LOG_FILE)]
+    return [f"{name}: {path}" for name, path in files if path and path.is_file()]
 
 
 def _after(summary: dict[str, Any], gate: dict[str, Any]) -> list[str]:
@@ -115,23 +115,24 @@ def _after(summary: dict[str, Any], gate: dict[str, Any]) -> list[str]:
 
 def _table(checks: list[dict[str, Any]]) -> Table:
     """Failed checks first, then passed, then not judged; those of all images before those of slices."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for title, justify in (
+    table = terminal.table(
         ("metric", "left"),
         ("slice", "left"),
         ("candidate", "right"),
         ("baseline", "right"),
         ("bound", "right"),
         ("verdict", "left"),
-    ):
-        table.add_column(title, justify=justify, overflow="fold", no_wrap=justify == "right" or title == "verdict")
+    )
+    table.columns[-1].no_wrap = True
     for check in _shown(checks):
         table.add_row(
-            Text(printable(metric_name(check["metric"]))),
-            Text(printable(str(check["slice"]))),
-            _number(check["value"]),
-            _number(check.get("baseline")),
-            f"{check.get('relation', '')} {_number(check['bound'])}".strip() if check["bound"] is not None else "-",
+            terminal.cell(metric_name(check["metric"])),
+            terminal.cell(check["slice"]),
+            terminal.number(check["value"]),
+            terminal.number(check.get("baseline")),
+            f"{check.get('relation', '')} {terminal.number(check['bound'])}".strip()
+            if check["bound"] is not None
+            else "-",
             VERDICTS[check["passed"]],
         )
     return table
@@ -163,10 +164,3 @@ def _left_out(checks: list[dict[str, Any]]) -> list[str]:
             named = ", ".join(names[:MOST_NAMED])
             lines.append(f"Not judged, for too few test images: {metric_name(metric)} of {named}{more}.")
     return lines
-
-
-def _number(value: float | None) -> str:
-    """Counts as they are, everything else to four digits."""
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -52,6 +52,12 @@ class Graft:
         out, error = process.communicate(timeout=600)
         return Result(process.returncode, out, error, {})
 
+    def told(self, *arguments: str) -> dict:
+        """What a command says with `--json`."""
+        result = self.command(*arguments, "--json")
+        assert result.code == 0, result.out + result.error
+        return json.loads(result.out)
+
     def run(self, images: Path, *options: str) -> Result:
         result = self.command("run", "--images", images, "--output", self.output, *options)
         latest = self.output / "runs" / "latest" / "summary.json"

@@ -85,6 +85,36 @@ def test_what_was_kept_out_is_listed_with_path_and_reason(published):
     assert all(row["reason"] for row in rows)
 
 
+def test_model_in_service_tells_which_images_code_configuration_and_metrics_made_it(graft, published):
+    summary = published.summary
+    model = graft.told("show", graft.output, "--model", "in-service")
+    assert (model["location"], model["in_service"]) == (summary["model"]["path"], True)
+    assert model["published_by"]["run_id"] == model["trained_by"]["run_id"] == summary["run_id"]
+    assert {step["component"] for step in model["steps"]} >= {
+        "ImageExampleGen",
+        "Transform",
+        "Trainer",
+        "GatedEvaluator",
+    }
+    data = model["data"]
+    assert (data["sources"], data["digest"]) == (summary["images"], summary["data"]["digest"])
+    assert (data["classes"], data["quarantined"]) == (summary["data"]["classes"], summary["data"]["quarantined"])
+    listed = [json.loads(line) for line in Path(data["listed_in"]).read_text().splitlines()]
+    assert len(listed) == 303
+    assert (
+        sum(row["class"] == "circle" and row["split"] == "test" for row in listed) == data["classes"]["circle"]["test"]
+    )
+    kept_out = [json.loads(line) for line in Path(data["kept_out_in"]).read_text().splitlines()]
+    assert sum(row["outcome"] == "quarantined" for row in kept_out) == 3
+    assert model["metrics"]["accuracy"] == summary["metrics"]["test"]["accuracy"]
+    assert model["configuration"] == summary["configuration"]
+    assert model["changed"]["training.frozen.epochs"] == {"value": 30, "default": 40}
+    assert (model["code"]["digest"], model["code"]["same_here"]) == (summary["code"], True)
+    assert all(step["same_here"] for step in model["code"]["steps"].values())
+    assert model["checksums"]["intact"]
+    assert model["replaced"] is None and model["problems"] == []
+
+
 def test_library_noise_goes_to_the_log(graft, published):
     assert "WARNING" not in published.out + published.error
     assert (graft.output / "runs" / "latest" / "log.txt").stat().st_size > 1000
@@ -191,6 +221,9 @@ def test_s2_same_again_is_unchanged_without_importing_tfx(graft, images, publish
     assert "Load TFX" not in result.out
     tick = json.loads((graft.output / "runs" / "ticks.jsonl").read_text().splitlines()[-1])
     assert (tick["status"], tick["run_id"]) == ("unchanged", published.summary["run_id"])
+    (row,) = graft.told("runs", graft.output)["runs"]
+    assert (row["run_id"], row["in_service"]) == (published.summary["run_id"], True)
+    assert row["ticks"]["counts"]["unchanged"] >= 1
     assert result.summary["run_id"] == published.summary["run_id"]
 
 
@@ -230,6 +263,11 @@ def test_p7_edited_preprocessing_runs_transform_again_but_not_ingestion(graft, i
     # The same data gives the same pixels and so the same model: the gate compares two equal models and passes (G3).
     assert result.summary["gate"]["baseline_version"] == int(Path(published.summary["model"]["path"]).name)
     assert result.summary["metrics"]["test"]["accuracy"] == published.summary["metrics"]["test"]["accuracy"]
+    runs = graft.output / "runs"
+    differences = graft.told("diff", runs / published.summary["run_id"], runs / result.summary["run_id"])
+    assert (differences["configuration"], differences["data"]["files"]["came"]) == ({}, [])
+    assert differences["code"]["steps"].keys() == {"Transform"}
+    assert (differences["test_images"]["same"], differences["test_images"]["one_right"]) == (True, [0, 0])
 
 
 def test_g16_labels_in_another_order_are_not_published_and_the_next_baseline_is_what_stayed_in_service(
@@ -273,6 +311,10 @@ def test_p2_training_from_the_model_in_service_that_was_killed_goes_on(graft, im
     process.kill()
     process.wait()
     assert checkpoint[0].is_file()
+    killed = graft.told("runs", graft.output)["runs"][0]
+    assert (killed["status"], killed["step"]) == ("killed", "Train")
+    page = Path(graft.command("report", graft.output).out.strip())
+    assert page == Path(killed["folder"], "report.html") and "The run was killed (Train)" in page.read_text()
     result = graft.run(images, *FAST, *options, *patient)
     assert result.code in (0, 4), result.out + result.error
     assert not result.ran("Ingest images")
@@ -301,6 +343,9 @@ def test_model_that_was_taken_out_of_service_is_published_again_without_training
     result = graft.run(images, *FAST)
     assert result.summary["status"] == "published"
     assert not result.ran("Train")
+    model = graft.told("show", graft.output, "--model", "in-service")
+    assert model["published_by"]["run_id"] == result.summary["run_id"]
+    assert model["trained_by"]["run_id"] < result.summary["run_id"]
 
 
 def versions(graft) -> list[int]:
@@ -333,6 +378,12 @@ def test_rollback_holds_until_something_changes_and_is_then_the_baseline(graft, 
     assert f"{back}, by a rollback to the model of version {first} instead of version {bad}" in unchanged.out
     assert max(versions(graft)) == back
 
+    model = graft.told("show", graft.output, "--model", "in-service")
+    assert (model["version"], model["original"]) == (back, first)
+    assert model["published_by"]["run_id"] < second["run_id"]
+    rows = {row["version"]: row["in_service"] for row in graft.told("runs", graft.output)["runs"]}
+    assert (rows[str(first)], rows[str(bad)]) == (True, False)
+
     draw("circle", 951).save(images / "circle" / "circle-011.jpg", quality=90)
     third = graft.run(images, *FAST).summary
     # G7: the comparison is with the model of the first version, not with the newest that a run had published.
@@ -342,6 +393,9 @@ def test_rollback_holds_until_something_changes_and_is_then_the_baseline(graft, 
     assert len(both) > 20
     assert all(compared[key]["score"] == pytest.approx(of_first[key]["score"], abs=1e-5) for key in both)
     assert any(compared[key]["score"] != pytest.approx(of_second[key]["score"], abs=1e-5) for key in both)
+    runs = graft.output / "runs"
+    files = graft.told("diff", runs / second["run_id"], runs / third["run_id"])["data"]["files"]
+    assert files["came"] == files["went"] == ["circle/circle-011.jpg"]
 
 
 def test_g6_shuffled_labels_are_refused_and_stay_refused(tmp_path, images):
