@@ -1,0 +1,125 @@
+"""A terminal for tests: runs a command in a pseudo terminal, or takes what one wrote, and knows what it shows."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+import unicodedata
+
+# What this project's output may contain; anything else is an error, so that no test passes over what it cannot show.
+SEQUENCE = re.compile(r"\x1b\[(\d*(?:;\d+)*)([A-Za-z])|\x1b\[\?25([lh])")
+
+
+class Terminal:
+    """Rows of characters, with the behaviour of xterm at the right margin.
+
+    Attributes:
+      wrapped: number of the rows that were begun because the one before was full.
+      cursor_shown: whether there is a cursor.
+      frames: what the screen showed after each piece that was written.
+    """
+
+    def __init__(self, columns: int):
+        self.columns = columns
+        self.cells: list[dict[int, str]] = [{}]
+        self.column = self.wrapped = 0
+        self.cursor_shown = True
+        self.frames: list[list[str]] = []
+
+    @property
+    def rows(self) -> list[str]:
+        """What is shown, without trailing spaces and empty rows."""
+        rows = ["".join(row.get(at, " ") for at in range(max(row, default=-1) + 1)).rstrip() for row in self.cells]
+        while rows and not rows[-1]:
+            rows.pop()
+        return rows
+
+    def feed(self, text: str) -> None:
+        """Shows what was written."""
+        at = 0
+        while at < len(text):
+            if text[at] == "\x1b":
+                match = SEQUENCE.match(text, at)
+                assert match, f"an escape sequence that no test expects: {text[at : at + 10]!r}"
+                self._sequence(match)
+                at = match.end()
+                continue
+            self._character(text[at])
+            at += 1
+        self.frames.append(self.rows)
+
+    def _sequence(self, match: re.Match) -> None:
+        numbers, kind, cursor = match.groups()
+        if cursor:
+            self.cursor_shown = cursor == "h"
+        elif kind == "K":
+            row = self.cells[-1]
+            for column in [column for column in row if column >= self.column or numbers == "2"]:
+                del row[column]
+        else:
+            assert kind == "m", f"an escape sequence that no test expects: {match.group()!r}"
+
+    def _character(self, character: str) -> None:
+        if character == "\n":
+            self.cells.append({})
+            self.column = 0
+        elif character == "\r":
+            self.column = 0
+        elif unicodedata.combining(character):
+            pass
+        else:
+            assert character.isprintable(), f"a character that no test expects: {character!r}"
+            width = 2 if unicodedata.east_asian_width(character) in "WF" else 1
+            if self.column + width > self.columns:
+                self.wrapped += 1
+                self.cells.append({})
+                self.column = 0
+            self.cells[-1][self.column] = character
+            for more in range(1, width):
+                self.cells[-1][self.column + more] = ""
+            self.column += width
+
+
+def record(
+    command: list[str], columns: int, keys: dict[str, str] | None = None, **environment: str
+) -> tuple[int, Terminal]:
+    """Runs a command in a terminal of that width.
+
+    Args:
+      command: with its arguments.
+      columns: of the terminal.
+      keys: what is typed as soon as a row contains a text, once each.
+      **environment: what differs from this process's.
+
+    Returns:
+      Exit code, and the terminal.
+    """
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    variables = os.environ | {"TERM": "xterm-256color", **environment}
+    process = subprocess.Popen(
+        command,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=variables,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(slave)
+    terminal, typed = Terminal(columns), dict(keys or {})
+    while True:
+        try:
+            piece = os.read(master, 65536)
+        except OSError:  # the other end was closed
+            break
+        if not piece:
+            break
+        terminal.feed(piece.decode(errors="replace"))
+        for text in [text for text in typed if any(text in row for row in terminal.rows)]:
+            os.write(master, typed.pop(text).encode())
+    os.close(master)
+    return process.wait(), terminal
