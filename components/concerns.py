@@ -1,4 +1,4 @@
-"""What steps that decide should warn a person of, although the run goes on: a sentence each, and none where all is well.
+"""What steps that decide should warn a person of, although the run goes on: a sentence each, none where all is well.
 
 Steps whose results are cached have theirs elsewhere (`data_report`, `trainer.concerns`): another sentence here must not
 make them run again.
@@ -46,7 +46,7 @@ def of_decision(decision: dict[str, Any], rules: dict[str, Any]) -> list[str]:
     if passed_over:
         least = rules["min_class_examples"]
         found.append(
-            f"Too few test images to judge each class or slice by itself: evaluation.min_class_examples asks for "
+            "Too few test images to judge each class or slice by itself: evaluation.min_class_examples asks for "
             f"{least}, and {_listed(sorted(passed_over))} {'has' if len(passed_over) == 1 else 'have'} fewer."
         )
     return found

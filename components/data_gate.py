@@ -40,8 +40,8 @@ class Executor(base_executor.BaseExecutor):
         published = statistics_file(exec_properties["serving"], Path(exec_properties["published_statistics"]))
         if published and not published.is_file():
             progress.warn(
-                f"Nothing is known of the images of version {published.stem}, which is in service, so that drift was not "
-                "looked for."
+                f"Nothing is known of the images of version {published.stem}, which is in service, so that drift from "
+                "them was not looked for."
             )
         previous = tfdv.load_stats_binary(str(published)) if published and published.is_file() else None
         found = find_anomalies(statistics, schema, previous, exec_properties["drift_threshold"])

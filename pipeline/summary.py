@@ -75,9 +75,8 @@ def _format_note(name: str, row: dict[str, Any]) -> str:
     if "error" in row:
         return f"{name}: {row['error']}"
     size = f"{row['bytes'] / 1e6:.1f} MB"
-    return f"{name}: accuracy {row['accuracy_difference']:+.3f}, {size}" + (
-        "" if row["passed"] else " (fails its check)"
-    )
+    failed = "" if row["passed"] else " (fails its check)"
+    return f"{name}: accuracy {row['accuracy_difference']:+.3f}, {size}{failed}"
 
 
 def _resumed(training: dict[str, Any]) -> list[tuple[str, int]]:

@@ -1,16 +1,21 @@
 """A terminal for tests: runs a command in a pseudo terminal, or takes what one wrote, and knows what it shows."""
 
+import codecs
+import contextlib
 import fcntl
 import os
 import pty
 import re
+import select
 import struct
 import subprocess
 import termios
 import unicodedata
+from collections.abc import Callable, Iterator
+from typing import TextIO
 
 # What this project's output may contain; anything else is an error, so that no test passes over what it cannot show.
-SEQUENCE = re.compile(r"\x1b\[(\d*(?:;\d+)*)([A-Za-z])|\x1b\[\?25([lh])")
+SEQUENCE = re.compile(r"\x1b\[(\d*(?:;\d+)*)([Km])")
 
 
 class Terminal:
@@ -18,7 +23,7 @@ class Terminal:
 
     Attributes:
       wrapped: number of the rows that were begun because the one before was full.
-      cursor_shown: whether there is a cursor.
+      written: all that was written.
       frames: what the screen showed after each piece that was written.
     """
 
@@ -26,8 +31,12 @@ class Terminal:
         self.columns = columns
         self.cells: list[dict[int, str]] = [{}]
         self.column = self.wrapped = 0
-        self.cursor_shown = True
+        self.written = ""
         self.frames: list[list[str]] = []
+
+    def resize(self, descriptor: int) -> None:
+        """Gives a pseudo terminal this width."""
+        fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", 24, self.columns, 0, 0))
 
     @property
     def rows(self) -> list[str]:
@@ -39,6 +48,7 @@ class Terminal:
 
     def feed(self, text: str) -> None:
         """Shows what was written."""
+        self.written += text
         at = 0
         while at < len(text):
             if text[at] == "\x1b":
@@ -52,15 +62,12 @@ class Terminal:
         self.frames.append(self.rows)
 
     def _sequence(self, match: re.Match) -> None:
-        numbers, kind, cursor = match.groups()
-        if cursor:
-            self.cursor_shown = cursor == "h"
-        elif kind == "K":
+        numbers, kind = match.groups()
+        if kind == "K":
+            assert not numbers, f"an escape sequence that no test expects: {match.group()!r}"
             row = self.cells[-1]
-            for column in [column for column in row if column >= self.column or numbers == "2"]:
+            for column in [column for column in row if column >= self.column]:
                 del row[column]
-        else:
-            assert kind == "m", f"an escape sequence that no test expects: {match.group()!r}"
 
     def _character(self, character: str) -> None:
         if character == "\n":
@@ -83,6 +90,25 @@ class Terminal:
             self.column += width
 
 
+@contextlib.contextmanager
+def pseudo_terminal(columns: int, encoding: str = "utf-8") -> Iterator[tuple[TextIO, Callable[[], Terminal]]]:
+    """A stream that is a terminal of that width, and a function that gives the screen with all that was written."""
+    master, slave = pty.openpty()
+    terminal = Terminal(columns)
+    terminal.resize(slave)
+    decoder = codecs.getincrementaldecoder(encoding)()
+    with os.fdopen(slave, "w", encoding=encoding, errors="backslashreplace") as stream:
+
+        def shown() -> Terminal:
+            stream.flush()
+            while select.select([master], [], [], 0)[0]:
+                terminal.feed(decoder.decode(os.read(master, 2**16)))
+            return terminal
+
+        yield stream, shown
+    os.close(master)
+
+
 def record(
     command: list[str], columns: int, keys: dict[str, str] | None = None, **environment: str
 ) -> tuple[int, Terminal]:
@@ -98,28 +124,25 @@ def record(
       Exit code, and the terminal.
     """
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    variables = os.environ | {"TERM": "xterm-256color", **environment}
+    terminal, typed = Terminal(columns), dict(keys or {})
+    terminal.resize(slave)
     process = subprocess.Popen(
         command,
         stdin=slave,
         stdout=slave,
         stderr=slave,
-        env=variables,
+        env=os.environ | {"TERM": "xterm-256color", **environment},
         start_new_session=True,
+        # So that Ctrl-C in it reaches the process.
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )
     os.close(slave)
-    terminal, typed = Terminal(columns), dict(keys or {})
-    while True:
-        try:
-            piece = os.read(master, 65536)
-        except OSError:  # the other end was closed
-            break
-        if not piece:
-            break
-        terminal.feed(piece.decode(errors="replace"))
-        for text in [text for text in typed if any(text in row for row in terminal.rows)]:
-            os.write(master, typed.pop(text).encode())
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    # Reading fails when the other end is closed.
+    with contextlib.suppress(OSError):
+        while piece := os.read(master, 2**16):
+            terminal.feed(decoder.decode(piece))
+            for text in [text for text in typed if any(text in row for row in terminal.rows)]:
+                os.write(master, typed.pop(text).encode())
     os.close(master)
     return process.wait(), terminal
