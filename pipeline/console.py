@@ -52,11 +52,13 @@ class Steps:
         clock: Callable[[], float] = time.monotonic,
     ):
         self.screen, self.detail, self._clock = Screen(stream or sys.stdout), detail, clock
+        # What must be told before the next line, as it happened before.
+        self.catch_up: Callable[[], None] = lambda: None
 
     def say(self, text: str = "") -> None:
         """One line, as it is. Empty ones, which set something apart from the steps, need steps."""
         if text or self.detail is not Detail.QUIET:
-            self.screen.line(text)
+            self._line(text)
 
     def warn(self, sentence: str) -> None:
         """A warning, which may hold names of classes and files."""
@@ -64,7 +66,7 @@ class Steps:
         lines = self.screen.wrapped(head, text, indent=2)
         if self.screen.colours:
             lines = lines.replace(head, f"{YELLOW}{head}{PLAIN}", 1)
-        self.screen.line(lines)
+        self._line(lines)
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[dict[str, Any]]:
@@ -89,7 +91,11 @@ class Steps:
         head = f"{self._stamp() or '  '}{running.name:<28}{running.seconds:7.1f} s"
         indent = SECONDS_END + 2 if self.screen.columns >= NARROW else 4
         # It may hold names of classes and files.
-        self.screen.line(self.screen.wrapped(f"{head}  ", printable(note), indent) if note else head)
+        self._line(self.screen.wrapped(f"{head}  ", printable(note), indent) if note else head)
+
+    def _line(self, text: str) -> None:
+        self.catch_up()
+        self.screen.line(text)
 
     def _stamp(self) -> str:
         return "" if self.screen.live else time.strftime("%H:%M:%S  ")
@@ -193,16 +199,20 @@ def telling(log: Path, detail: Detail, keep: Callable[[str], None]) -> Iterator[
     Yields:
       Where to tell the person.
     """
-    with noise_to(log) as person:
+    with noise_to(log) as person, contextlib.ExitStack() as stack:
         steps = Steps(person, detail)
 
         def warned(sentence: str) -> None:
             keep(sentence)
             steps.warn(sentence)
 
-        shown = _followed(log, steps.say) if detail is Detail.VERBOSE else contextlib.nullcontext()
-        with progress.heeded(warned), shown:
-            yield steps
+        stack.enter_context(progress.heeded(warned))
+        if detail is Detail.VERBOSE:
+            file = stack.enter_context(open(log, errors="replace", newline="\n"))
+            followed = _Followed(file, steps.screen.line)
+            steps.catch_up = followed.catch_up
+            stack.enter_context(followed.watched())
+        yield steps
 
 
 @contextlib.contextmanager
@@ -282,29 +292,37 @@ def _stream_handlers() -> list[logging.StreamHandler]:
     return [handler for handler in handlers if isinstance(handler, logging.StreamHandler)]
 
 
-@contextlib.contextmanager
-def _followed(log: Path, tell: Callable[[str], None]) -> Iterator[None]:
-    """Tells every line that comes into a file while the body runs."""
-    stopped = threading.Event()
+class _Followed:
+    """A file whose new lines a person is told as they come."""
 
-    def follow() -> None:
-        begun = ""
-        while True:
-            last = stopped.wait(LOOK_LIVE)
-            _flush(sys.stdout)
-            *lines, begun = (begun + file.read()).split("\n")
-            for line in lines + [begun] * (last and begun != ""):
-                # Of a line that was written over again and again, as progress bars are, the end.
-                tell(printable(line.rstrip("\r").rpartition("\r")[2].expandtabs()))
-            if last:
-                return
-
-    with open(log, errors="replace", newline="\n") as file:
+    def __init__(self, file: TextIO, tell: Callable[[str], None]):
+        self._file, self._tell = file, tell
+        self._begun, self._lock = "", threading.Lock()
         file.seek(0, io.SEEK_END)
-        thread = threading.Thread(target=follow, daemon=True)
+
+    def catch_up(self, last: bool = False) -> None:
+        """Tells what is new; a line that has no end yet only if it is the last time."""
+        _flush(sys.stdout)
+        with self._lock:
+            *lines, self._begun = (self._begun + self._file.read()).split("\n")
+            for line in lines + [self._begun] * (last and self._begun != ""):
+                # Of a line that was written over again and again, as progress bars are, the end.
+                self._tell(printable(line.rstrip("\r").rpartition("\r")[2].expandtabs()))
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Looks again and again while the body runs."""
+        stopped = threading.Event()
+
+        def watch() -> None:
+            while not stopped.wait(LOOK_LIVE):
+                self.catch_up()
+
+        thread = threading.Thread(target=watch, daemon=True)
         thread.start()
         try:
             yield
         finally:
             stopped.set()
             thread.join()
+            self.catch_up(last=True)

@@ -82,6 +82,11 @@ def test_what_was_kept_out_is_listed_with_path_and_reason(published):
     assert all(row["reason"] for row in rows)
 
 
+def test_healthy_run_warns_of_nothing(published):
+    undone = not published.summary["training"]["fine_tune"]["kept"]
+    assert len(published.summary["warnings"]) == published.out.count("warning: ") == undone
+
+
 def test_library_noise_goes_to_the_log(graft, published):
     assert "WARNING" not in published.out + published.error
     assert (graft.output / "runs" / "latest" / "log.txt").stat().st_size > 1000
@@ -163,6 +168,8 @@ def test_s2_same_again_is_unchanged_without_importing_tfx(graft, images, publish
     assert result.code == 0
     assert "unchanged" in result.out
     assert "Load TFX" not in result.out
+    quiet = graft.run(images, *FAST, "--quiet")
+    assert quiet.error == "" and quiet.out == "".join(line + "\n" for line in result.out.splitlines()[-2:])
     tick = json.loads((graft.output / "runs" / "ticks.jsonl").read_text().splitlines()[-1])
     assert (tick["status"], tick["run_id"]) == ("unchanged", published.summary["run_id"])
     assert result.summary["run_id"] == published.summary["run_id"]

@@ -12,7 +12,10 @@ import subprocess
 import termios
 import unicodedata
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TextIO
+
+from tests.conftest import ROOT
 
 # What this project's output may contain; anything else is an error, so that no test passes over what it cannot show.
 SEQUENCE = re.compile(r"\x1b\[(\d*(?:;\d+)*)([Km])")
@@ -22,7 +25,7 @@ class Terminal:
     """Rows of characters, with the behaviour of xterm at the right margin.
 
     Attributes:
-      wrapped: number of the rows that were begun because the one before was full.
+      continued: numbers of the rows that were begun because the one before was full.
       written: all that was written.
       frames: what the screen showed after each piece that was written.
     """
@@ -30,7 +33,8 @@ class Terminal:
     def __init__(self, columns: int):
         self.columns = columns
         self.cells: list[dict[int, str]] = [{}]
-        self.column = self.wrapped = 0
+        self.column = 0
+        self.continued: list[int] = []
         self.written = ""
         self.frames: list[list[str]] = []
 
@@ -81,7 +85,7 @@ class Terminal:
             assert character.isprintable(), f"a character that no test expects: {character!r}"
             width = 2 if unicodedata.east_asian_width(character) in "WF" else 1
             if self.column + width > self.columns:
-                self.wrapped += 1
+                self.continued.append(len(self.cells))
                 self.cells.append({})
                 self.column = 0
             self.cells[-1][self.column] = character
@@ -110,7 +114,7 @@ def pseudo_terminal(columns: int, encoding: str = "utf-8") -> Iterator[tuple[Tex
 
 
 def record(
-    command: list[str], columns: int, keys: dict[str, str] | None = None, **environment: str
+    command: list[str], columns: int, keys: dict[str, str] | None = None, folder: Path = ROOT, **environment: str
 ) -> tuple[int, Terminal]:
     """Runs a command in a terminal of that width.
 
@@ -118,6 +122,7 @@ def record(
       command: with its arguments.
       columns: of the terminal.
       keys: what is typed as soon as a row contains a text, once each.
+      folder: to run it in.
       **environment: what differs from this process's.
 
     Returns:
@@ -131,6 +136,7 @@ def record(
         stdin=slave,
         stdout=slave,
         stderr=slave,
+        cwd=folder,
         env=os.environ | {"TERM": "xterm-256color", **environment},
         start_new_session=True,
         # So that Ctrl-C in it reaches the process.

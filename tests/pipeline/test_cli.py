@@ -55,6 +55,21 @@ def test_help_is_instant_and_names_the_exit_codes():
         assert f"\n    {code}  " in done.stdout or f"\n  {code}  " in done.stdout
 
 
+@pytest.mark.parametrize("command", ["run", "tune", "demo"])
+def test_verbose_and_quiet_exclude_each_other(command, tmp_path):
+    options = {"run": ("--images", "x"), "tune": ("--images", "x", "--recipe", tmp_path / "y"), "demo": ()}[command]
+    done = graft(command, *options, "--output", tmp_path / "out", "--quiet", "--verbose")
+    refuses(done, 2, "Give --verbose or --quiet, not both.")
+    assert not (tmp_path / "out").exists()
+
+
+def test_quiet_run_that_fails_says_how_it_ended_and_no_step(classes, tmp_path):
+    settings = ("--set", "model.backbone=vgg16", "--set", "training.fine_tune.unfreeze=100")
+    done = graft("run", "--images", classes, "--output", tmp_path / "out", "--quiet", *settings)
+    assert done.returncode == 2
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["failed:", "The"]
+
+
 def test_missing_image_folder_is_a_usage_error(tmp_path):
     refuses(graft("run", "--images", tmp_path / "no", "--output", tmp_path / "out"), 2, str(tmp_path / "no"))
 
@@ -99,6 +114,11 @@ def test_p8_weights_that_cannot_be_had_are_named_with_their_place(classes, tmp_p
     )
     file = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
     refuses(done, 2, file, str(tmp_path / "keras" / "models"), "model.weights")
+    arguments = ("run", "--images", classes, "--output", tmp_path / "out", "--verbose")
+    verbose = graft(*arguments, KERAS_HOME=str(tmp_path / "keras"), **offline)
+    assert verbose.returncode == 2
+    assert "Traceback" in verbose.stdout, "what goes to the log is shown, too"
+    assert file in verbose.stdout.splitlines()[-2]
 
 
 @pytest.mark.parametrize("command", ["check", "run"])

@@ -72,7 +72,7 @@ def test_live_line_fits_is_written_over_and_leaves_nothing_behind(columns, name)
                 (row,) = shown().rows
                 assert 0 < cell_len(row) < columns
         terminal = shown()
-        assert terminal.rows == [] and terminal.wrapped == 0
+        assert terminal.rows == [] and not terminal.continued
         assert all(len(frame) <= 1 for frame in terminal.frames)
 
 
@@ -120,7 +120,9 @@ def test_long_notes_and_warnings_are_broken_at_spaces_and_nothing_is_lost():
         steps.warn(note)
         terminal = shown()
     words = " ".join(terminal.rows).split()
-    assert terminal.wrapped == 1, "but for the path, which must stay one word, and is wider than the first's indent"
+    assert len(terminal.continued) == 1, (
+        "but for the path, which must stay one word, and is wider than the first's indent"
+    )
     assert "".join(words).count("".join(note.split())) == 2
 
 
@@ -230,7 +232,7 @@ def test_verbose_lines_change_nothing_in_the_terminal_and_stay_whole(tmp_path):
 with telling(Path(sys.argv[1]), Detail.VERBOSE, print) as steps, steps.step("Train"):
     os.write(1, b" 10% [==  ]\\r100% [====]\\n\\x1b[2Jcleared\\nno end")
 """
-    ended, terminal = record([sys.executable, "-c", code, str(tmp_path / "log.txt")], 80, PYTHONPATH=str(ROOT))
+    ended, terminal = record([sys.executable, "-c", code, str(tmp_path / "log.txt")], 80)
     assert ended == 0
     assert {"100% [====]", "\\x1b[2Jcleared", "no end"} <= set(terminal.rows)
     assert [row for row in terminal.rows if "Train" in row] == ["  Train                           0.0 s"]
@@ -257,9 +259,9 @@ except KeyboardInterrupt:
 )
 def test_terminal_is_in_order_however_it_ends(tmp_path, body, keys, code, said):
     command = [sys.executable, "-c", IMPORTS + LONG.format(body=body), str(tmp_path / "log.txt")]
-    ended, terminal = record(command, 80, {"frozen": keys} if keys else {}, PYTHONPATH=str(ROOT))
+    ended, terminal = record(command, 80, {"frozen": keys} if keys else {})
     assert ended == code
-    assert terminal.wrapped == 0, "the cursor is at the beginning, so that ^C is written over, too"
+    assert not terminal.continued, "the cursor is at the beginning, so that ^C is written over, too"
     assert "\x1b[?25l" not in terminal.written, "a process that was killed could not bring the cursor back"
     (row,) = terminal.rows
     assert re.fullmatch(rf"  Train +\d+\.\d s  {said}", row), row
