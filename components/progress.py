@@ -1,6 +1,6 @@
 """How far a running step is, and what a person should be warned of.
 
-Steps count and say; whoever shows it looks when he likes (`now`), so that counting costs next to nothing. In a worker
+Steps count and say; whoever shows it looks now and then (`now`), so that counting costs next to nothing. In a worker
 process or a container nobody looks. A warning is told at once to who heeds them, and logged where nobody does.
 """
 

@@ -63,7 +63,7 @@ def predict_to_file(model: Path, paths: list[str], output: Path, config: Config)
         with steps.step("Classify"), chunks.watched():
             _answer_all(chunks, scratch, form, loaded, at_once, config)
         with steps.step(f"Write {output.name}"):
-            progress.start(sum(chunks.sizes))
+            progress.start(sum(chunks.sizes), unit="files")
             _write(output, scratch, form(loaded.names), chunks)
         total, failed = sum(chunks.sizes), chunks.failed()
         first = list(itertools.islice(failed, NAMED))

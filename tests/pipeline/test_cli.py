@@ -63,6 +63,15 @@ def test_verbose_and_quiet_exclude_each_other(command, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_command_whose_reader_has_enough_ends_without_a_word():
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "pipeline", "check", "--print-config"]
+    done = subprocess.run(command, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_quiet_run_that_fails_says_how_it_ended_and_no_step(classes, tmp_path):
     settings = ("--set", "model.backbone=vgg16", "--set", "training.fine_tune.unfreeze=100")
     done = graft("run", "--images", classes, "--output", tmp_path / "out", "--quiet", *settings)
