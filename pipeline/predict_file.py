@@ -20,8 +20,9 @@ from components.files import whole
 from pipeline.answer_files import AnswerFile, answer_file
 from pipeline.chunks import Chunks
 from pipeline.config import Config
-from pipeline.console import Steps, noise_to
+from pipeline.console import Steps
 from pipeline.image_paths import find_images
+from pipeline.noise import noise_to
 from pipeline.predict import Limits, Loaded, classifier, share_cores
 from pipeline.scratch import scratch_beside
 
