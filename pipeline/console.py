@@ -53,8 +53,17 @@ class Steps:
         # What must be told before the next line, as it happened before.
         self.catch_up: Callable[[], None] = lambda: None
 
-    def say(self, text: str = "") -> None:
-        """One line, as it is. Empty ones, which set something apart from the steps, need steps."""
+    def say(self, text: str = "", whole: bool = False) -> None:
+        """A sentence. An empty one, which sets something apart from the steps, needs steps.
+
+        Args:
+          text: broken at spaces where a terminal is narrower.
+          whole: not broken: it has a command to copy.
+        """
+        words = text.lstrip()
+        margin = " " * (len(text) - len(words))
+        if not whole and cell_len(text) >= self.screen.columns:
+            text = self.screen.wrapped(margin, words, len(margin) + 2)
         if text or self.detail is not Detail.QUIET:
             self._line(text)
 

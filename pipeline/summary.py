@@ -99,9 +99,8 @@ def print_end(summary: dict[str, Any], run: "_Run", steps: "Steps", error: BaseE
     listed = ", ".join(f"{printable(name)} {row['recall']:.2f} (of {row['examples']})" for name, row in worst)
     steps.say(f"Lowest recall: {listed}")
     print_kept_out(summary["data"], run, steps)
-    # A line each, so that a path is seldom broken at the terminal's margin.
     steps.say(f"Gate: {printable(summary['gate']['baseline_reason'])}")
-    steps.say(f"Every check: graft show {run.folder}")
+    steps.say(f"Every check: graft show {run.folder}", whole=True)
     if summary["status"] == "refused":
         print_refusal(summary, steps)
         steps.say(f"Nothing was published; what is in service stays. Details: {run.folder / 'summary.json'}")
@@ -110,8 +109,8 @@ def print_end(summary: dict[str, Any], run: "_Run", steps: "Steps", error: BaseE
     steps.say(f"Summary: {run.folder / 'summary.json'}")
     path = summary["model"]["path"]
     if not is_uri(path):
-        steps.say(f"Next: graft serve {path.rpartition('/')[0]}")
-        steps.say(f"  or: graft predict {path} IMAGE")
+        steps.say(f"Next: graft serve {path.rpartition('/')[0]}", whole=True)
+        steps.say(f"  or: graft predict {path} IMAGE", whole=True)
 
 
 def print_kept_out(data: dict[str, Any], run: "_Run", steps: "Steps") -> None:

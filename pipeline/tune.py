@@ -65,7 +65,7 @@ def tune(
             f"The {eval_images} eval images chose it, so expect less; the gate judges by test images that no trial saw."
         )
         steps.say(f"Recipe: {recipe}")
-        steps.say(f"Next: {command}")
+        steps.say(f"Next: {command}", whole=True)
 
 
 def require_new(recipe: Path) -> None:

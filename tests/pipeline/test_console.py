@@ -126,6 +126,17 @@ def test_long_notes_and_warnings_are_broken_at_spaces_and_nothing_is_lost():
     assert "".join(words).count("".join(note.split())) == 2
 
 
+def test_sentences_are_broken_at_spaces_and_commands_to_copy_are_not():
+    with pseudo_terminal(40) as (stream, shown):
+        steps = Steps(stream)
+        steps.say("  refused by recall (cat): 0.5 against 0.8; in service 0.9")
+        steps.say("Next: graft serve /a/folder/with/a/name/that/is/long", whole=True)
+        terminal = shown()
+    assert terminal.rows[:2] == ["  refused by recall (cat): 0.5 against", "    0.8; in service 0.9"]
+    assert terminal.continued == [3]
+    assert "".join(terminal.rows[2:]) == "Next: graft serve /a/folder/with/a/name/that/is/long"
+
+
 def test_no_color_and_dumb_terminals_are_respected(monkeypatch):
     def written() -> str:
         with pseudo_terminal(80) as (stream, shown):
@@ -223,7 +234,9 @@ def test_normally_steps_are_printed_and_what_libraries_print_is_in_the_log(tmp_p
 
 def test_verbose_shows_what_libraries_print_and_the_log_has_it_too(tmp_path):
     lines, log = run(tmp_path, Detail.VERBOSE)
-    assert {"noise of Python", "noise of C", "Train ...", "published"} <= set(lines)
+    end = next(at for at, line in enumerate(lines) if line.endswith("done"))
+    assert {"noise of Python", "noise of C"} <= set(lines[:end]), "before the line of the step that printed it"
+    assert lines[-1] == "published"
     assert "noise of Python" in log and "noise of C" in log
 
 
@@ -243,7 +256,7 @@ with telling(Path(sys.argv[1]), Detail.VERBOSE, print) as steps, steps.step("Tra
 LONG = """
 try:
     with telling(Path(sys.argv[1]), Detail.NORMAL, print) as steps, steps.step("Train"):
-        progress.start(100, "frozen")
+        progress.say("frozen and on " * 9)
         {body}
 except KeyboardInterrupt:
     sys.exit(1)
@@ -259,7 +272,8 @@ except KeyboardInterrupt:
 )
 def test_terminal_is_in_order_however_it_ends(tmp_path, body, keys, code, said):
     command = [sys.executable, "-c", IMPORTS + LONG.format(body=body), str(tmp_path / "log.txt")]
-    ended, terminal = record(command, 80, {"frozen": keys} if keys else {})
+    # So narrow that the line is full: there is no room for what the terminal shows of a key.
+    ended, terminal = record(command, 60, {"frozen": keys} if keys else {})
     assert ended == code
     assert not terminal.continued, "the cursor is at the beginning, so that ^C is written over, too"
     assert "\x1b[?25l" not in terminal.written, "a process that was killed could not bring the cursor back"
@@ -274,6 +288,8 @@ with telling(Path(sys.argv[1]), Detail.NORMAL, print) as steps:
         with steps.step(f"Step {{number}}"):
             pass
     Path(sys.argv[2]).write_text("to the end")
+with Steps().step("after"):
+    pass
 sys.exit(4)
 """
     command = [sys.executable, "-c", code, str(tmp_path / "log.txt"), str(tmp_path / "end")]
