@@ -90,7 +90,8 @@ def _stream_handlers() -> list[logging.StreamHandler]:
     handlers = [handler for logger in loggers for handler in logger.handlers]
     # Abseil's writes by way of another one.
     handlers += [handler.python_handler for handler in handlers if hasattr(handler, "python_handler")]
-    return [handler for handler in handlers if isinstance(handler, logging.StreamHandler)]
+    # Those that have no stream of their own, such as the last resort, ask for `sys.stderr` each time.
+    return [each for each in handlers if isinstance(each, logging.StreamHandler) and "stream" in vars(each)]
 
 
 class Followed:

@@ -89,17 +89,11 @@ class Screen:
         return text.encode(encoding, "backslashreplace").decode(encoding)
 
     def _write(self, text: str) -> None:
-        try:
+        # Where nobody reads any more (`graft run | head -1`, a terminal that was closed): a training of hours need not
+        # end over that.
+        with contextlib.suppress(OSError, ValueError):
             self._stream.write(text)
             self._stream.flush()
-        except (OSError, ValueError):
-            # Nobody reads any more (`graft run | head -1`, a terminal that was closed). A training of hours need not
-            # end over that; and what is still in the stream's buffer must not make an error at exit.
-            with contextlib.suppress(OSError, ValueError):
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, self._stream.fileno())
-                os.close(nowhere)
-            self.live = False
 
 
 def _is_terminal(stream: TextIO) -> bool:

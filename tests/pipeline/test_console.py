@@ -307,7 +307,8 @@ sys.exit(4)
 def test_notebook_shows_steps_and_warnings_and_the_log_has_the_rest(tmp_path):
     log = tmp_path / "log.txt"
     cells = [
-        f"{IMPORTS}\nlogging.getLogger('early').addHandler(logging.StreamHandler()); print('before')",
+        f"{IMPORTS}\nlogging.getLogger('early').addHandler(logging.StreamHandler())\n"
+        "logging.getLogger('other').addHandler(logging.lastResort); print('before')",
         f"""
 with telling(Path({str(log)!r}), Detail.NORMAL, list().append) as steps, steps.step("Train"):
     print("noise of Python")
@@ -315,6 +316,7 @@ with telling(Path({str(log)!r}), Detail.NORMAL, list().append) as steps, steps.s
     os.write(1, b"noise of C\\n")
     subprocess.run(["echo", "noise of a child"])
     logging.getLogger("early").warning("noise of a logger")
+    logging.getLogger("other").warning("noise of another logger")
     logging.warning("noise of the root logger")
     progress.warn("Look.")
 print("after"); logging.warning("said after")
@@ -330,5 +332,5 @@ print("after"); logging.warning("said after")
     assert "noise" not in text
     noise = log.read_text()
     assert noise.count("noise of Python") == 2
-    for source in ("C", "a child", "a logger", "the root logger"):
+    for source in ("C", "a child", "a logger", "another logger", "the root logger"):
         assert f"noise of {source}\n" in noise
