@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from components import parallel
+from components import parallel, progress
 from components.errors import UsageError
 from components.features import CLASSIFIER_FILE
 from components.gate import OVERALL, Check
@@ -254,7 +254,11 @@ def check(name: str, answers: np.ndarray, expected: np.ndarray, labels: np.ndarr
 
 def answers_of(predict: Predictor, pixels: np.ndarray) -> np.ndarray:
     """What a predictor says of many images, [images, classes]."""
-    return np.concatenate([predict(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)])
+    answers = []
+    for start in range(0, len(pixels), BATCH):
+        answers.append(predict(pixels[start : start + BATCH]))
+        progress.advance(len(answers[-1]))
+    return np.concatenate(answers)
 
 
 def convert_and_check(
@@ -287,12 +291,15 @@ def convert_and_check(
     """
     import tensorflow as tf
 
+    progress.start(len(tested), "asking the SavedModel")
     expected = answers_of(saved_model_predictor(model), tested.pixels)
     results = {}
     for name in formats:
         path = folder / FILES[name]
         try:
+            progress.start(None, f"converting to {path.name}")
             convert(name, model, classifier, representative, path)
+            progress.start(len(tested), f"asking {path.name}")
             answers = answers_of(predictor(name, path, tested.constants, temperature), tested.pixels)
             found = check(name, answers, expected, tested.labels, max_drop)
             results[name] = {"file": path.name, "bytes": path.stat().st_size} | found

@@ -13,7 +13,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import io_utils
 
-from components import features
+from components import concerns, features, progress
 from components.data_findings import Findings
 from components.errors import DataRefused
 from components.publishing import original
@@ -45,6 +45,11 @@ class Executor(base_executor.BaseExecutor):
         schema_uri = artifact_utils.get_single_uri(input_dict["schema"])
         schema = io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(schema_uri))
         published = statistics_file(exec_properties["serving"], Path(exec_properties["published_statistics"]))
+        if published and not published.is_file():
+            progress.warn(
+                f"Nothing is known of the images of version {published.stem}, which is in service, so that drift from "
+                "them was not looked for."
+            )
         previous = tfdv.load_stats_binary(str(published)) if published and published.is_file() else None
         found = find_anomalies(statistics, schema, previous, exec_properties["drift_threshold"])
         found.write(Path(artifact_utils.get_single_uri(output_dict["result"])))
@@ -57,6 +62,7 @@ class Executor(base_executor.BaseExecutor):
             # The launcher removes the output of a step that failed.
             refused.found = found
             raise refused
+        progress.warn_of(concerns.of_anomalies(found.anomalies))
 
 
 def statistics_file(serving: str, folder: Path) -> Path | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from components.features import SPLITS
 from components.files import write_json_lines
+from components.inspection import IO_ERROR
 from components.splits import Catalog
 
 CATALOG_FILE = "catalog.json"
@@ -53,6 +54,32 @@ def _range(values: Iterable[int]) -> dict[str, int] | None:
     return {"smallest": min(numbers), "median": int(statistics.median(numbers)), "largest": max(numbers)}
 
 
+def concerns_of(counts: dict[str, Any]) -> list[str]:
+    """What a person should be warned of, although the run goes on: a sentence each, and none where all is well.
+
+    Args:
+      counts: as `summarise` gives them.
+    """
+    found, leakage = [], counts["leakage"]
+    if number := counts["quarantined"].get(IO_ERROR, 0):
+        found.append(f"{_many(number, 'file')} could not be read and stayed out; the next run tries again.")
+    if number := counts["label_conflicts"]:
+        lie = "lies" if number == 1 else "lie"
+        found.append(
+            f"{_many(number, 'image')} {lie} in several classes, so that all copies stayed out: decide on a class for "
+            f"each; {QUARANTINE_FILE} lists them."
+        )
+    if number := leakage["copies"]:
+        found.append(f"{_many(number, 'file')} stayed out as a later one of your split folders holds the same image.")
+    if number := leakage["groups"]:
+        found.append(f"Your folders put {_many(number, 'group')} into several splits: the test may be too easy.")
+    return found
+
+
+def _many(number: int, one: str) -> str:
+    return f"{number} {one}" if number == 1 else f"{number} {one}s"
+
+
 def lines(catalog: Catalog, skipped: list[tuple[str, str]]) -> list[dict[str, str]]:
     """`{outcome, path, reason}` of every file that was not simply kept."""
     rows = [("duplicate", path, "the same bytes are in already") for path in catalog.duplicates]
@@ -89,10 +116,12 @@ def image_lines(catalog: Catalog) -> list[dict[str, str]]:
     ]
 
 
-def write(folder: Path, catalog: Catalog, skipped: list[tuple[str, str]]) -> None:
-    """`catalog.json` with the counts, `quarantine.jsonl` with the lines, `images.jsonl` with what was kept."""
+def write(folder: Path, catalog: Catalog, skipped: list[tuple[str, str]]) -> dict[str, Any]:
+    """Writes `catalog.json`, `quarantine.jsonl` (lines), `images.jsonl` (what was kept); returns the first."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CATALOG_FILE).write_text(json.dumps(summarise(catalog, skipped), indent=1))
+    counts = summarise(catalog, skipped)
+    (folder / CATALOG_FILE).write_text(json.dumps(counts, indent=1))
     write_json_lines(folder / QUARANTINE_FILE, lines(catalog, skipped))
     # The examples hold all of this, but among gigabytes: for whoever asks which images made a model.
     write_json_lines(folder / IMAGES_FILE, image_lines(catalog))
+    return counts

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,11 @@ from tfx.types import artifact_utils, standard_artifacts, standard_component_spe
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import io_utils, json_utils, path_utils, proto_utils
 
-from components import features, metrics, predictions
+from components import concerns, features, metrics, predictions, progress
 from components.baseline import Baseline, choose_baseline, failure_of, stored_class_names
 from components.examples_schema import SCHEMA_FILE, read_class_names
 from components.gate import OVERALL, Check, GateRules, Images, decide, detectable_drop
+from components.ingestion import image_count
 from components.metrics import Answers
 from components.prediction_lines import BASELINE, CANDIDATE, PREDICTIONS, read_predictions
 from components.publishing import local_copy, newest
@@ -96,6 +98,7 @@ class Executor(tfx_evaluator.Executor):
             "in_service_version": int(in_service.name) if in_service else None,
         }
         (evaluation / features.DECISION_FILE).write_text(json.dumps(result, indent=1))
+        progress.warn_of(concerns.of_decision(result, asdict(rules)))
         _bless(output_dict, result["blessed"], model, baseline.version)
 
     def _evaluate(self, input_dict, output_dict, baseline: Baseline, class_names: list[str]) -> None:
@@ -108,6 +111,8 @@ class Executor(tfx_evaluator.Executor):
             columns[BASELINE] = [baseline.class_names.index(name) for name in class_names]
         settings = Path(self._get_tmp_dir(), "predictions.json")
         settings.parent.mkdir(parents=True, exist_ok=True)
+        (examples,) = input_dict[standard_component_specs.EXAMPLES_KEY]
+        progress.start(image_count(examples, "test"), "evaluating")
         folder = str(evaluation / PREDICTIONS)
         settings.write_text(json.dumps({"folder": folder, "class_names": class_names, "columns": columns}))
         # The extractor is built inside TFX's executor, which hands it nothing of ours; this process is the way.

@@ -178,10 +178,14 @@ class Digest(NamedTuple):
     Attributes:
       value: hexadecimal SHA-256.
       unreadable: paths of files that could not be read for it, which is part of what it stands for.
+      files: how many there are.
+      size: bytes of all of them.
     """
 
     value: str
     unreadable: frozenset[str]
+    files: int = 0
+    size: int = 0
 
 
 def content_digest(
@@ -250,4 +254,4 @@ def content_digest(
         }
         write_whole(memory, json.dumps({"files": fresh}))
     unreadable = {file.path for file, value in zip(files, values, strict=True) if value.startswith("unreadable")}
-    return Digest(digest.hexdigest(), frozenset(unreadable))
+    return Digest(digest.hexdigest(), frozenset(unreadable), len(files), sum(file.size for file in files))

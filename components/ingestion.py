@@ -8,6 +8,7 @@ kept files again and writes them. Image bytes never cross a shuffle, so the in-m
 import hashlib
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,10 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             outputs[key].split_names = artifact_utils.encode_split_names(list(features.SPLITS))
         write_schema(Path(outputs["schema"].uri), sorted({record["class_name"] for record in catalog.kept}))
         outputs["examples"].set_int_custom_property(IMAGE_COUNT, len(catalog.kept))
-        data_report.write(Path(outputs["catalog"].uri), catalog, listing.skipped)
+        for split, count in Counter(record["split"] for record in catalog.kept).items():
+            outputs["examples"].set_int_custom_property(f"{split}_{IMAGE_COUNT}", count)
+        counts = data_report.write(Path(outputs["catalog"].uri), catalog, listing.skipped)
+        progress.warn_of(data_report.concerns_of(counts))
         write_remembered(splits_file, catalog.remembered, rules)
 
     def _threads(self) -> int:
@@ -192,9 +196,9 @@ def _read_json_lines(folder: str, prefix: str) -> list[dict]:
     return rows
 
 
-def image_count(examples: types.Artifact) -> int | None:
-    """Images in an Examples artifact of this component, for a step that shows how far it is."""
-    return examples.get_int_custom_property(IMAGE_COUNT) or None
+def image_count(examples: types.Artifact, split: str | None = None) -> int | None:
+    """Images in an Examples artifact of this component, or in one split, for a step that shows how far it is."""
+    return examples.get_int_custom_property(f"{split}_{IMAGE_COUNT}" if split else IMAGE_COUNT) or None
 
 
 # ---- the component --------------------------------------------------------------------------------------------------

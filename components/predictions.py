@@ -8,7 +8,7 @@ import apache_beam as beam
 import numpy as np
 import tensorflow_model_analysis as tfma
 
-from components import features
+from components import features, progress
 from components.prediction_lines import CANDIDATE, PREDICTIONS
 
 SETTINGS = "graft_predictions_settings"
@@ -81,6 +81,7 @@ def prediction_lines(extracts: dict, class_names: list[str], columns: dict[str, 
                 "true_score": float(probabilities[row][label]),
             }
         lines.append(json.dumps(line))
+    progress.advance(len(lines))
     return lines
 
 

@@ -4,14 +4,13 @@
 which versions stay, and what a rollback is. Each version carries the checksums of its files.
 """
 
-import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from components import checksums, model_card
+from components import checksums, model_card, progress
 from components.errors import GraftError, UsageError, printable
 from components.serving_places import (
     SAVED_MODEL,
@@ -100,9 +99,14 @@ def retire(place: Place, keep: int) -> None:
         models.add(original(place, version))
         if len(models) > keep and version != in_service:
             # The new version is out; that an old one cannot be removed must not look like a failure of that.
-            with contextlib.suppress(OSError):
+            try:
                 if place.untouched(version):
                     place.remove(version)
+            except OSError as error:
+                progress.warn(
+                    f"Version {version}, which push.keep no longer keeps, cannot be removed from {place.place} "
+                    f"({error.strerror or error}); remove it, or make it removable."
+                )
 
 
 # ---- what lies there ------------------------------------------------------------------------------------------------

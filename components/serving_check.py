@@ -13,11 +13,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components import serving_process
+from components import progress, serving_process
 from components.errors import GraftError
 from components.gate import OVERALL, Check
 from components.odd_inputs import odd_inputs
@@ -120,13 +121,29 @@ def _run(model: Path, folder: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "KERAS_"))}
     # A CPU is what there always is; a GPU may be busy with what this process does.
     environment |= {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, env=environment, timeout=LIMIT)
-    except subprocess.TimeoutExpired as error:
-        raise _failed(f"gave no answer within {LIMIT} s", error.stdout) from None
-    if done.returncode:
-        ended = f"was ended by signal {-done.returncode}" if done.returncode < 0 else "failed"
-        raise _failed(ended, done.stdout)
+    stage, late = "starting", threading.Event()
+
+    def give_up() -> None:
+        late.set()
+        process.kill()
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, errors="replace") as process:
+        timer = threading.Timer(LIMIT, give_up)
+        timer.start()
+        try:
+            for line in process.stdout:
+                stage = line.rstrip("\n")
+                progress.say(stage)
+            code = process.wait()
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            timer.cancel()
+    if late.is_set():
+        raise _failed(f"gave no answer within {LIMIT} s", stage)
+    if code:
+        raise _failed(f"was ended by signal {-code}" if code < 0 else "failed", stage)
 
 
 def _packages() -> str:
@@ -134,11 +151,10 @@ def _packages() -> str:
     return str(Path(importlib.util.find_spec("tensorflow").origin).parents[1])
 
 
-def _failed(how: str, output: bytes | None) -> GraftError:
+def _failed(how: str, stage: str) -> GraftError:
     """It may be the machine's fault (memory, time), so this refuses no model: the next run asks again."""
-    stages = (output or b"").decode(errors="replace").splitlines() or ["starting"]
     return GraftError(
-        f"The process that serves the exported model {how} while {stages[-1]}; the log has what it wrote. Nothing was "
+        f"The process that serves the exported model {how} while {stage}; the log has what it wrote. Nothing was "
         "published; run the same command again."
     )
 

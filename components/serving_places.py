@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from components import checksums, storage
+from components import checksums, progress, storage
 from components.errors import GraftError, OutputBusy, UsageError
 
 SAVED_MODEL = "saved_model.pb"
@@ -162,10 +162,12 @@ class LocalServing:
           after: what is in service until then; the lock sees to it that this still holds.
         """
         unfinished = self.place / f"{UNFINISHED}{version}"
+        progress.start(len(files), "copying", "files")
         try:
             unfinished.mkdir()
             for name, content in files.items():
                 _put(content, unfinished / name)
+                progress.advance()
             _flush(unfinished)
             os.rename(unfinished, self.location(version))
         except BaseException as error:
@@ -281,11 +283,13 @@ class RemoteServing:
         Returns:
           `folder/<version>`.
         """
-        target = folder / str(version)
-        for name in self.names(version):
+        target, names = folder / str(version), self.names(version)
+        progress.start(len(names), "downloading the model in service", "files")
+        for name in names:
             path = target / name
             path.parent.mkdir(parents=True, exist_ok=True)
             storage.download(f"{self.location(version)}/{name}", path)
+            progress.advance()
         return target
 
     def prepare(self) -> None:
@@ -325,9 +329,11 @@ class RemoteServing:
         Raises:
           GraftError: somebody else published or removed something meanwhile; the pointer stays as it was.
         """
+        progress.start(len(files), "uploading", "files")
         storage.write(self._mark(version), b"")
         for name in sorted(files, key=lambda name: (name == SAVED_MODEL, name)):
             storage.write(f"{self.location(version)}/{name}", files[name])
+            progress.advance()
         # Looked at once more right before: between this and the next line lies all that two publishers can collide in.
         if (found := self.in_service()) != after:
             raise changed_meanwhile(self.place, after, found)

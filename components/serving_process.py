@@ -67,6 +67,7 @@ def main(model_folder: str, folder: str, packages: str) -> None:
             {"label": label.decode(), "score": float(score), "probabilities": [float(value) for value in probabilities]}
             for label, score, probabilities in rows
         ]
+        say(f"classifying images, {len(answers['images'])} of {len(contents)}")
     say("measuring the latency")
     times = []
     for call in range(request["calls"] + 1):
@@ -88,7 +89,7 @@ def main(model_folder: str, folder: str, packages: str) -> None:
     say("writing the answers")
     with open(os.path.join(folder, "answers.json"), "w") as file:
         json.dump(answers, file)
-    say("done")
+    say("ending")
 
 
 if __name__ == "__main__":

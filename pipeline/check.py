@@ -19,7 +19,7 @@ from components.remembered import SPLITS_FILE, read_remembered
 from components.sources import list_images, resolve, spans_text
 from components.splits import build_catalog
 from pipeline.config import Config
-from pipeline.console import noise_to
+from pipeline.noise import noise_to
 from trainer.backbones import require_start, require_weights
 
 # Lines of one kind that are printed; --json gives all.

@@ -112,7 +112,7 @@ class Chunks:
                 progress.advance(done - told)
                 told = done
 
-        progress.start(sum(self.sizes))
+        progress.start(sum(self.sizes), unit="files")
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
         try:

@@ -1,12 +1,19 @@
 """The command `graft`. Heavy imports wait until a subcommand needs them: `--help` must be instant."""
 
 import errno
+import functools
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from components.errors import GraftError
+
+if TYPE_CHECKING:
+    from pipeline.console import Detail
 
 EXIT_CODES = """\b
 Exit codes:
@@ -24,6 +31,23 @@ config_option = click.option(
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key, such as training.batch_size=16."
 )
+
+
+def detail_options(command: Callable) -> Callable:
+    """`--verbose` and `--quiet`; the command gets `detail`, a `pipeline.console.Detail`."""
+
+    @click.option("--verbose", is_flag=True, help="Show what the libraries log, too; the run's log.txt has it anyhow.")
+    @click.option("--quiet", is_flag=True, help="Print only warnings and how it ended, for cron.")
+    @functools.wraps(command)
+    def with_detail(*args: Any, verbose: bool, quiet: bool, **options: Any) -> Any:
+        if verbose and quiet:
+            raise click.UsageError("Give --verbose or --quiet, not both.")
+        from pipeline.console import Detail
+
+        detail = Detail.VERBOSE if verbose else Detail.QUIET if quiet else Detail.NORMAL
+        return command(*args, detail=detail, **options)
+
+    return with_detail
 
 
 def images_option(required: bool):
@@ -50,11 +74,14 @@ def graft() -> None:
 @click.option("--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Where everything goes.")
 @config_option
 @set_option
-def run(images: tuple[str, ...], output: Path, config_file: Path | None, overrides: tuple[str, ...]) -> None:
+@detail_options
+def run(
+    images: tuple[str, ...], output: Path, config_file: Path | None, overrides: tuple[str, ...], detail: "Detail"
+) -> None:
     """Train on IMAGES, and publish the model if it is good enough."""
     from pipeline import config, local
 
-    sys.exit(local.run(config.load(config_file, list(overrides)), list(images), output)["exit_code"])
+    sys.exit(local.run(config.load(config_file, list(overrides)), list(images), output, detail)["exit_code"])
 
 
 @graft.command(epilog=EXIT_CODES)
@@ -77,6 +104,7 @@ def run(images: tuple[str, ...], output: Path, config_file: Path | None, overrid
     metavar="FILE",
     help="Takes the best configuration, for `graft run --config`; must not be there yet.",
 )
+@detail_options
 def tune(
     images: tuple[str, ...],
     output: Path,
@@ -84,6 +112,7 @@ def tune(
     overrides: tuple[str, ...],
     trials: int,
     recipe: Path,
+    detail: "Detail",
 ) -> None:
     """Search for a better configuration, judged by the eval split.
 
@@ -93,7 +122,7 @@ def tune(
     from pipeline import config
     from pipeline.tune import tune as run_tune
 
-    run_tune(config.load(config_file, list(overrides)), list(images), output, trials, recipe)
+    run_tune(config.load(config_file, list(overrides)), list(images), output, trials, recipe, detail)
 
 
 @graft.command(epilog=EXIT_CODES)
@@ -106,7 +135,8 @@ def tune(
     help="Where images and results go.",
 )
 @set_option
-def demo(output: Path, overrides: tuple[str, ...]) -> None:
+@detail_options
+def demo(output: Path, overrides: tuple[str, ...], detail: "Detail") -> None:
     """Run the pipeline on bundled images and a bundled backbone, with no network."""
     from pipeline import config, local
     from pipeline.demo import write_digits
@@ -117,7 +147,7 @@ def demo(output: Path, overrides: tuple[str, ...]) -> None:
         write_digits(output / "images")
     except OSError as error:
         raise click.ClickException(f"The output folder {output} cannot be written ({error.strerror}).") from None
-    sys.exit(local.run(loaded, [str(output / "images")], output)["exit_code"])
+    sys.exit(local.run(loaded, [str(output / "images")], output, detail)["exit_code"])
 
 
 @graft.command(epilog=EXIT_CODES)
@@ -323,6 +353,10 @@ def main() -> None:
         click.echo(f"graft: {error.format_message()}", err=True)
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
+        sys.exit(1)
+    except BrokenPipeError:
+        # Whoever read has enough, as `head` has; nothing more can be said, and nothing must be tried at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
     except OSError as error:
         click.echo(f"graft: {error.filename or 'A file'}: {error.strerror or error}.", err=True)

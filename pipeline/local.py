@@ -28,7 +28,7 @@ from components.storage import is_uri
 from pipeline import run_report
 from pipeline import summary as summaries
 from pipeline.config import Config
-from pipeline.console import Steps, noise_to
+from pipeline.console import Detail, Steps, telling
 from pipeline.in_service import at as in_service_at
 from pipeline.output import Output, read_summary, write_json
 from pipeline.runners import BEAM_ARGUMENTS
@@ -39,13 +39,14 @@ READ_AGAIN_FILE = "read_again"
 MEMORY_FILE = "memory.json"
 
 
-def run(config: Config, images: list[str], output_folder: Path) -> dict[str, Any]:
+def run(config: Config, images: list[str], output_folder: Path, detail: Detail = Detail.NORMAL) -> dict[str, Any]:
     """Runs the pipeline and prints what happens.
 
     Args:
       config: everything that a person chooses.
       images: folders, manifests and span patterns, as `--images` takes them.
       output_folder: where everything goes.
+      detail: how much is printed.
 
     Returns:
       The summary (docs/summary.md names its fields); `exit_code` in it is what the command ends with.
@@ -55,18 +56,20 @@ def run(config: Config, images: list[str], output_folder: Path) -> dict[str, Any
     """
     began = time.time()
     require_packages(config.push.formats)
-    with _opened(config, images, output_folder) as (output, sources, digest, steps):
+    with _opened(config, images, output_folder, detail) as (output, sources, digest, steps):
         if config.push.destination is not None:
             open_serving(output.serving_place(config.push.destination)).prepare()
         fingerprint = _fingerprint(config, sources, digest.value)
         if earlier := _same_run(output, fingerprint, config.push.destination):
             in_service = in_service_line(output.serving_place(config.push.destination))
             return _unchanged(output, earlier, in_service, steps, began)
-        return _Run(config, sources, digest, output, output.new_run(), began).execute(fingerprint)
+        return _Run(config, sources, digest, output, output.new_run(), began).execute(fingerprint, detail)
 
 
 @contextlib.contextmanager
-def up_to(last: str, config: Config, images: list[str], output_folder: Path) -> Iterator[tuple["_Run", Steps]]:
+def up_to(
+    last: str, config: Config, images: list[str], output_folder: Path, detail: Detail = Detail.NORMAL
+) -> Iterator[tuple["_Run", Steps]]:
     """Runs the steps up to one of them as `run` does, with the same checks and the same cache.
 
     There is no summary and `runs/` is left alone, as nothing was trained, judged or published. While the body runs,
@@ -77,6 +80,7 @@ def up_to(last: str, config: Config, images: list[str], output_folder: Path) -> 
       config: as for `run`.
       images: as for `run`.
       output_folder: as for `run`; log and quarantine go to a new folder under `tune/` in it.
+      detail: how much is printed.
 
     Yields:
       What ran (its folder, artifacts and timings), and where to tell the person.
@@ -85,10 +89,9 @@ def up_to(last: str, config: Config, images: list[str], output_folder: Path) -> 
       GraftError: one sentence for whatever went wrong, in a step or in the body; the log has the rest.
     """
     began = time.time()
-    with _opened(config, images, output_folder) as (output, sources, digest, _):
+    with _opened(config, images, output_folder, detail) as (output, sources, digest, _):
         started = _Run(config, sources, digest, output, output.new_tune(), began)
-        with noise_to(started.log) as person:
-            steps = Steps(person)
+        with telling(started.log, detail, started.notes.warnings.append) as steps:
             try:
                 started.run_steps(steps, last)
                 yield started, steps
@@ -101,7 +104,9 @@ def up_to(last: str, config: Config, images: list[str], output_folder: Path) -> 
 
 
 @contextlib.contextmanager
-def _opened(config: Config, images: list[str], output_folder: Path) -> Iterator[tuple[Output, Sources, Digest, Steps]]:
+def _opened(
+    config: Config, images: list[str], output_folder: Path, detail: Detail
+) -> Iterator[tuple[Output, Sources, Digest, Steps]]:
     """Makes the cheap checks, holds the output folder while the body runs, and looks at the images."""
     output = Output(output_folder.absolute())
     sources = resolve(images, config.data.spans)
@@ -118,9 +123,9 @@ def _opened(config: Config, images: list[str], output_folder: Path) -> Iterator[
     listing = list_images(sources.places, config.data.follow_symlinks, config.data.split.group)
     output.prepare()
     with output.held():
-        steps = Steps()
+        steps = Steps(detail=detail)
         with steps.step("Look at the images") as result:
-            progress.start(len(listing.files))
+            progress.start(len(listing.files), unit="files")
             memory = output.cache / "digests.json"
             digest = content_digest(listing.files, memory, progress.advance, listing.classes)
             found = f"{len(listing.files)} files in {len(listing.classes)} classes"
@@ -243,11 +248,10 @@ class _Run:
         self.notes = Notes(folder.name, began)
         self.artifacts: dict[str, dict[str, Any]] = {}
 
-    def execute(self, fingerprint: str) -> dict[str, Any]:
+    def execute(self, fingerprint: str, detail: Detail) -> dict[str, Any]:
         """Runs every step; whatever happens, a summary is written and `runs/latest` points here."""
         error: BaseException | None = None
-        with noise_to(self.log) as person:
-            steps = Steps(person)
+        with telling(self.log, detail, self.notes.warnings.append) as steps:
             try:
                 self.run_steps(steps)
             # A person gets one sentence and an exit code for whatever went wrong; the log has the rest.
@@ -310,6 +314,7 @@ class _Run:
 
     def run_steps(self, steps: Steps, last: str | None = None) -> None:
         """Runs every step, or those up to the one of that id."""
+        self._warn_of_full_disk()
         self.begin("Find the weights")
         model, fine_tune = self.config.model, self.config.training.fine_tune
         with steps.step(self.notes.step):
@@ -349,6 +354,7 @@ class _Run:
                 self.artifacts[node_id] = outputs
                 if cached:
                     self.notes.cached.append(node_id)
+                    progress.warn_of(summaries.concerns_of(node_id, outputs))
                 if node_id == "ImageExampleGen":
                     memory.keep()
                     self._keep_data_report(Path(outputs["catalog"].uri))
@@ -357,6 +363,17 @@ class _Run:
                 result["note"] = "from the cache" if cached else summaries.note(node_id, outputs)
             if node_id == last:
                 return
+
+    def _warn_of_full_disk(self) -> None:
+        """There will be the images as they are, resized ones (as large as pixels, at most), and room for a model."""
+        size, count = self.digest.size, self.digest.files
+        needed = size + count * self.config.image_size**2 * 3 + 2**28
+        free = shutil.disk_usage(self.output.root).free
+        if free < needed:
+            progress.warn(
+                f"{free / 1e9:.1f} GB are free where {self.output.root} is, and these images may need "
+                f"{needed / 1e9:.1f} GB; free some space, or give --output another place."
+            )
 
     def _keep_data_report(self, catalog: Path) -> None:
         """Puts the list of what was kept out beside the log, and sees to it that files are tried again (D14)."""

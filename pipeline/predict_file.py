@@ -20,8 +20,9 @@ from components.files import whole
 from pipeline.answer_files import AnswerFile, answer_file
 from pipeline.chunks import Chunks
 from pipeline.config import Config
-from pipeline.console import Steps, noise_to
+from pipeline.console import Steps
 from pipeline.image_paths import find_images
+from pipeline.noise import noise_to
 from pipeline.predict import Limits, Loaded, classifier, share_cores
 from pipeline.scratch import scratch_beside
 
@@ -63,7 +64,7 @@ def predict_to_file(model: Path, paths: list[str], output: Path, config: Config)
         with steps.step("Classify"), chunks.watched():
             _answer_all(chunks, scratch, form, loaded, at_once, config)
         with steps.step(f"Write {output.name}"):
-            progress.start(sum(chunks.sizes))
+            progress.start(sum(chunks.sizes), unit="files")
             _write(output, scratch, form(loaded.names), chunks)
         total, failed = sum(chunks.sizes), chunks.failed()
         first = list(itertools.islice(failed, NAMED))

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from components.errors import printable
-from pipeline.console import noise_to
 from pipeline.image_paths import find_images
+from pipeline.noise import noise_to
 from pipeline.predict import Limits, classifier, classify, find_model, share_cores
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from components.errors import UsageError, printable
-from pipeline.console import noise_to
+from pipeline.noise import noise_to
 from pipeline.serving.follower import Follower
 from pipeline.serving.version import Loaded, Threads
 

@@ -9,6 +9,7 @@ from components.errors import GraftError, printable
 from components.gate_wording import floor_out_of_reach
 from components.steps import REPORT_FILE
 from components.storage import is_uri
+from trainer import concerns
 
 if TYPE_CHECKING:
     from pipeline.console import Steps
@@ -36,9 +37,9 @@ def note(node_id: str, outputs: dict[str, Any]) -> str:
         return f"{data['images']} images in {len(data['classes'])} classes" + (f", {bad} quarantined" if bad else "")
     if node_id == "Trainer":
         result = json.loads(Path(outputs["model_run"].uri, features.TRAINING_FILE).read_text())
-        parts = [f"{frozen['eval_accuracy']:.3f} frozen"] if (frozen := result["frozen"]) else []
+        parts = [f"{frozen['eval_accuracy']:.3f}"] if (frozen := result["frozen"]) else []
         if tuned := result["fine_tune"]:
-            parts.append(f"{tuned['eval_accuracy']:.3f} fine-tuned" + ("" if tuned["kept"] else " (undone)"))
+            parts.append(f"fine-tuned {tuned['eval_accuracy']:.3f}" + ("" if tuned["kept"] else " (undone)"))
         if result["start_from"]:
             parts.append(f"begun from version {result['start_from']}")
         if after := [f"{name.replace('_', '-')} epoch {done}" for name, done in _resumed(result) if done]:
@@ -54,7 +55,7 @@ def note(node_id: str, outputs: dict[str, Any]) -> str:
         return found["problem"] or f"{found['latency_ms']['median']:.0f} ms an image"
     if node_id == "DataGate":
         found = json.loads(Path(outputs["result"].uri, "anomalies.json").read_text())
-        return "; ".join(f"{row['feature']}: {row['problem']}" for row in found)
+        return f"unlike earlier images in {', '.join(row['feature'] for row in found)}" if found else ""
     if node_id == "ModelFormats":
         found = conversion.read_result(Path(outputs["formats"].uri))
         lines = [_format_note(name, row) for name, row in found["formats"].items()]
@@ -62,12 +63,21 @@ def note(node_id: str, outputs: dict[str, Any]) -> str:
     return ""
 
 
+def concerns_of(node_id: str, outputs: dict[str, Any]) -> list[str]:
+    """What a step warned of when it ran, for a run that takes its result from the cache."""
+    if node_id == "ImageExampleGen":
+        return data_report.concerns_of(json.loads(Path(outputs["catalog"].uri, data_report.CATALOG_FILE).read_text()))
+    if node_id == "Trainer":
+        return concerns.of_training(json.loads(Path(outputs["model_run"].uri, features.TRAINING_FILE).read_text()))
+    return []
+
+
 def _format_note(name: str, row: dict[str, Any]) -> str:
     if "error" in row:
         return f"{name}: {row['error']}"
     size = f"{row['bytes'] / 1e6:.1f} MB"
-    difference = f"accuracy {row['accuracy_difference']:+.3f} on {row['examples']} images"
-    return f"{name}: {difference}, {size}" + ("" if row["passed"] else " (fails its check)")
+    failed = "" if row["passed"] else " (fails its check)"
+    return f"{name}: accuracy {row['accuracy_difference']:+.3f}, {size}{failed}"
 
 
 def _resumed(training: dict[str, Any]) -> list[tuple[str, int]]:
@@ -91,7 +101,8 @@ def print_end(summary: dict[str, Any], run: "_Run", steps: "Steps", error: BaseE
     listed = ", ".join(f"{printable(name)} {row['recall']:.2f} (of {row['examples']})" for name, row in worst)
     steps.say(f"Lowest recall: {listed}")
     print_kept_out(summary["data"], run, steps)
-    steps.say(f"Gate: {printable(summary['gate']['baseline_reason'])}. Every check: graft show {run.folder}")
+    steps.say(f"Gate: {printable(summary['gate']['baseline_reason'])}")
+    steps.say(f"Every check: graft show {run.folder}", whole=True)
     if summary["status"] == "refused":
         print_refusal(summary, steps)
         steps.say(f"Nothing was published; what is in service stays. Details: {run.folder / 'summary.json'}")
@@ -102,7 +113,8 @@ def print_end(summary: dict[str, Any], run: "_Run", steps: "Steps", error: BaseE
     print_report(run, steps)
     path = summary["model"]["path"]
     if not is_uri(path):
-        steps.say(f"Next: graft serve {path.rpartition('/')[0]}, or graft predict {path} IMAGE")
+        steps.say(f"Next: graft serve {path.rpartition('/')[0]}", whole=True)
+        steps.say(f"  or: graft predict {path} IMAGE", whole=True)
 
 
 def print_report(run: "_Run", steps: "Steps") -> None:
@@ -119,8 +131,6 @@ def print_kept_out(data: dict[str, Any], run: "_Run", steps: "Steps") -> None:
     ]
     if parts:
         steps.say(f"Kept out: {', '.join(parts)}; listed in {run.folder / data_report.QUARANTINE_FILE}")
-    if data["leakage"]["groups"]:
-        steps.say(f"Your folders put {data['leakage']['groups']} groups into several splits: the test may be too easy.")
 
 
 def print_refusal(summary: dict[str, Any], steps: "Steps") -> None:

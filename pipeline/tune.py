@@ -11,7 +11,7 @@ import yaml
 from components.errors import GraftError, UsageError, printable
 from pipeline import local
 from pipeline.config import Config
-from pipeline.console import Steps
+from pipeline.console import Detail, Steps
 
 if TYPE_CHECKING:
     from pipeline.search import Search
@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 TRIALS_FILE = "trials.jsonl"
 
 
-def tune(config: Config, images: list[str], output_folder: Path, trials: int, recipe: Path) -> None:
+def tune(
+    config: Config,
+    images: list[str],
+    output_folder: Path,
+    trials: int,
+    recipe: Path,
+    detail: Detail = Detail.NORMAL,
+) -> None:
     """Searches, says what it finds, and writes the best configuration.
 
     Args:
@@ -28,6 +35,7 @@ def tune(config: Config, images: list[str], output_folder: Path, trials: int, re
       output_folder: as for `local.run`; what is ready there is used, and the other way round.
       trials: how many configurations are tried, the given one included.
       recipe: the file to write; it must not be there yet.
+      detail: how much is printed.
 
     Raises:
       GraftError: as `local.up_to`.
@@ -38,7 +46,7 @@ def tune(config: Config, images: list[str], output_folder: Path, trials: int, re
             "training.start_from: in_service takes the head of the model in service, so there is none to search for; "
             "tune with training.start_from: backbone."
         )
-    with local.up_to("Transform", config, images, output_folder) as (run, steps):
+    with local.up_to("Transform", config, images, output_folder, detail) as (run, steps):
         found, eval_images = _search(run, steps, trials)
         best, first = found.best(), found.rows[0]
         if best is None:
@@ -57,7 +65,7 @@ def tune(config: Config, images: list[str], output_folder: Path, trials: int, re
             f"The {eval_images} eval images chose it, so expect less; the gate judges by test images that no trial saw."
         )
         steps.say(f"Recipe: {recipe}")
-        steps.say(f"Next: {command}")
+        steps.say(f"Next: {command}", whole=True)
 
 
 def require_new(recipe: Path) -> None:

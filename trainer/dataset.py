@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from components import features, pixels
+from components import features, pixels, progress
 from trainer import rows
 from trainer.augmentation import Augmentation
 from trainer.rows import Rows
@@ -160,6 +160,7 @@ def read_split(patterns: Sequence[str], size: int, storage: str, scratch: Path) 
             digests.extend(hashlib.sha256(image).digest() for image in batch[features.IMAGE])
             constants[:] = (batch[name][0] for name in (features.CHANNEL_ORDER, features.SCALE, features.OFFSET))
             yield batch[features.IMAGE]
+            progress.advance(len(batch[features.IMAGE]))
 
     path = scratch / f"pixels-{len(list(scratch.iterdir()))}"
     rows.write(path, images())

@@ -17,7 +17,7 @@ from components import progress
 from components.examples_schema import read_class_names
 from components.features import ANSWERS_FILE, CLASSIFIER_FILE, TENSORBOARD_FOLDER, TRAINING_FILE
 from components.temperature import scaled
-from trainer import dataset, export, warmup
+from trainer import concerns, dataset, export, warmup
 from trainer.dataset import Split
 from trainer.stored import Store
 from trainer.transfer import FEATURES_PREFIX, UNFINISHED_PREFIX, Training
@@ -44,6 +44,7 @@ def run_fn(args: FnArgs) -> None:
         result, store = train(args, settings, class_names, scratch)
     (folder / TRAINING_FILE).write_text(json.dumps(result, indent=1))
     write_tensorboard(folder, result)
+    progress.warn_of(concerns.of_training(result))
     if cache is not None:
         _tidy(Path(cache), store)
 

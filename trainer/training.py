@@ -21,6 +21,8 @@ from trainer.dataset import Batches, Split, epoch_order
 # Features are read from the disk this many bytes at a time: memory does not grow with the number of images.
 CHUNK_BYTES = 64 * 2**20
 EVAL_BATCH = 64
+# Seconds after which an epoch is one of which a person wants to know the step.
+LONG_EPOCH = 5.0
 
 
 @dataclass
@@ -123,10 +125,14 @@ class Course:
           predict: probabilities of the eval split, [examples, classes].
           images: how many an epoch shows.
         """
+        epochs = self.settings["epochs"]
+        progress.start((epochs - self.epoch) * images, self.title, at_most=self.settings["patience"] < epochs)
         if self.improve and not len(self._start):
             self._start, self._start_accuracy = self._score(predict())
-        while self.epoch < self.settings["epochs"] and not self.stopped:
-            progress.say(f"{self.title}, epoch {self.epoch + 1} of {self.settings['epochs']}")
+        while self.epoch < epochs and not self.stopped:
+            accuracies = self.history.get("val_accuracy")
+            detail = f"eval accuracy {accuracies[-1]:.3f}" if accuracies else ""
+            progress.say(f"{self.title}, epoch {self.epoch + 1} of {epochs}", detail)
             loss, accuracy = train(self.epoch)
             self._judge(loss, accuracy, predict())
             self._checkpoints.offer(self.name, *self._state())
@@ -411,6 +417,7 @@ def train_head(
             for number, view in enumerate(views):
                 features[drawn[part] == number] = view.take(order[part][drawn[part] == number])
             sums += train_on(tf.constant(features), tf.constant(labels[order[part]])).numpy()
+            progress.advance(len(features))
         return float(sums[0]) / len(order), float(sums[1]) / len(order)
 
     predict = tf.function(lambda batch: head(batch, training=False), reduce_retracing=True)
@@ -479,7 +486,8 @@ def train_network(
     def train_epoch(epoch: int) -> tuple[float, float]:
         order = epoch_order(labels, (settings["seed"], 2, epoch), settings["balance"] == "sampling")
         batches.arrange(order, (settings["seed"], 3, epoch))
-        history = model.fit(batches.data, shuffle=False, verbose=0, class_weight=class_weight).history
+        told = _ToldSteps(len(order), settings["batch_size"])
+        history = model.fit(batches.data, shuffle=False, verbose=0, class_weight=class_weight, callbacks=[told]).history
         return float(history["loss"][0]), float(history["accuracy"][0])
 
     eval_batches = Batches(evaluation, EVAL_BATCH).data
@@ -492,6 +500,30 @@ def train_network(
     if strategy:
         classifier.set_weights(model.get_weights())
     return phase
+
+
+class _ToldSteps(keras.callbacks.Callback):
+    """Counts the images of an epoch; of an epoch that takes long it says the step, too."""
+
+    def __init__(self, images: int, batch_size: int):
+        super().__init__()
+        self._images, self._batch_size = images, batch_size
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._began, self._counted = time.monotonic(), 0
+
+    # Not at a batch's end: for that Keras would wait for each one's loss, which keeps a GPU idle.
+    def on_train_batch_begin(self, batch, logs=None):
+        self._count(batch * self._batch_size)
+        if time.monotonic() - self._began > LONG_EPOCH:
+            progress.within(f"step {batch + 1} of {math.ceil(self._images / self._batch_size)}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._count(self._images)
+
+    def _count(self, images: int) -> None:
+        progress.advance(images - self._counted)
+        self._counted = images
 
 
 def fine_tuning(settings: dict, factors: dict[str, float]) -> Callable[[int], keras.optimizers.Optimizer]:

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from components import progress
-from trainer import backbones, calibration, training, warm_start
+from trainer import backbones, calibration, concerns, training, warm_start
 from trainer import model as network
 from trainer.augmentation import Augmentation
 from trainer.backbones import BACKBONES
@@ -59,6 +59,8 @@ class Training:
         # Keras numbers layers without a name of their own by how many the process has made: `unfreeze` may name one.
         keras.backend.clear_session()
         keras.utils.set_random_seed(self.training["seed"])
+        if not tf.config.list_physical_devices("GPU"):
+            progress.warn_of(concerns.without_gpu(self.training))
         with network.precision(self.training["precision"]):
             return self._run()
 
@@ -116,6 +118,10 @@ class Training:
         store, name = Store(self.unfinished), f"trunk-{start}"
         missing = sum(len(split) for split in self.splits if not store.has(name, split))
         if not _can_be_kept(trunk.output_shape, missing, store.folder):
+            progress.warn(
+                f"Too little of the disk with {store.folder} is free to keep what the layers that stay frozen give, so "
+                "that every epoch computes it anew; free some space, and the next training is faster."
+            )
             return self.splits, self.pooled
         kept = self._computed(store, trunk, [(name, split, ()) for split in self.splits])
         return kept, network.pooled(rest, self.model["head"]["pooling"])
@@ -178,7 +184,7 @@ class Training:
     ) -> list[Split]:
         """What a model makes of (name, split, numbers that name what the augmentation draws), each in one pass."""
         if missing := sum(len(split) for name, split, _ in wanted if not store.has(name, split)):
-            progress.start(missing, "computing what layers that stay frozen give")
+            progress.start(missing, "computing features")
         _, like, _ = wanted[0]
         compute, shape = training.inference(model, like, augmentation), model.output_shape[1:]
         kept = [

@@ -68,6 +68,20 @@ def test_copies_in_an_earlier_split_folder_are_told_as_leaks():
     assert {"outcome": "leak", "path": "train/cat/7.jpg", "reason": "the same bytes are in a later split"} in lines
 
 
+def test_what_a_person_must_decide_on_is_warned_of_and_the_rest_is_not():
+    usual = [*many("cat", 20), *many("dog", 20), record("cat/bad.jpg", reason="not an image")]
+    usual += [record("dog/really.jpg", format="png", mismatched=True), record("cat/copy.jpg", "cat/3.jpg")]
+    assert data_report.concerns_of(report(usual)[0]) == []
+    odd = [record("cat/both.jpg", "both"), record("dog/both.jpg", "both")]
+    odd += [record("cat/gone.jpg", reason="I/O error: No such file or directory")]
+    unread, conflict = data_report.concerns_of(report([*usual, *odd])[0])
+    assert unread.startswith("1 file could not be read") and conflict.startswith("1 image lies in several classes")
+    train = [record(f"train/{name}/{i}.jpg", f"{name}{i}", "train") for name in ("cat", "dog") for i in range(20)]
+    test = [record(f"test/{name}/{i}.jpg", f"{name}{i}", "test") for name in ("cat", "dog") for i in range(2)]
+    (leaked,) = data_report.concerns_of(report([*train, *test])[0])
+    assert leaked.startswith("4 files stayed out as a later one of your split folders holds the same image")
+
+
 def test_sizes_are_smallest_median_and_largest():
     records = many("cat", 5) + [record(f"dog/{n}.jpg", width=100 * n, height=n, bytes=n) for n in range(1, 6)]
     counts, _ = report(records)

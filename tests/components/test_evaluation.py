@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from components import features
+from components import features, progress
 from components.baseline import choose_baseline
 from components.examples_schema import write_schema
 
@@ -140,6 +140,8 @@ def evaluate(examples, tmp_path):
             artifact.uri = str(tmp_path / name)
         artifacts["examples"].uri = str(examples)
         artifacts["examples"].split_names = artifact_utils.encode_split_names(["test"])
+        # As ingestion notes it.
+        artifacts["examples"].set_int_custom_property("test_images", 90)
         (tmp_path / "schema").mkdir()
         write_schema(tmp_path / "schema", NAMES)
         shutil.copytree(candidate, tmp_path / "model" / "Format-Serving")
@@ -209,7 +211,12 @@ def test_g16_candidate_whose_class_names_are_in_another_order_is_refused(evaluat
 
 def test_g5_model_in_service_that_fails_when_called_is_said_aloud_and_the_floors_decide(evaluate, models, tmp_path):
     failing = export_model(tmp_path / "failing", fails=True)
-    outcome = evaluate(models / "good", failing, min_accuracy=0.9)
+    told = []
+    with progress.heeded(told.append):
+        outcome = evaluate(models / "good", failing, min_accuracy=0.9)
+    assert [sentence for sentence in told if "version 7 in service fails when it is called" in sentence]
+    state = progress.now()
+    assert (state.done, state.total) == (90, 90), "test images are counted, anew when they are judged anew"
     assert outcome.blessed
     assert outcome.decision["baseline_status"] == "not_callable"
     assert "version 7 in service fails when it is called (InvalidArgumentError" in outcome.decision["baseline_reason"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components import features, png
+from components import features, png, progress
 from components.conversion import (
     FILES,
     QUANTISED,
@@ -168,6 +168,15 @@ def test_conversion_that_raises_is_a_failed_format_with_its_cause(model, tested,
     (check,) = gate_checks({"keras": found})
     assert (check.metric, check.passed) == ("keras_written", False)
     assert "leave keras out of push.formats" in problem({"keras": found})
+
+
+def test_images_that_are_compared_are_counted_for_each_format(model, tested, tmp_path, monkeypatch):
+    counts, start = [], progress.start
+    monkeypatch.setattr(progress, "start", lambda *args: (counts.append(progress.now()), start(*args)))
+    convert_and_check(["keras", "tflite"], model.folder, model.keras, 1.0, tested, None, 0.02, tmp_path)
+    done = [(state.text, state.done, state.total) for state in [*counts, progress.now()] if state.done]
+    asked = ("the SavedModel", "classifier.keras", "model.tflite")
+    assert done[-3:] == [(f"asking {name}", len(tested), len(tested)) for name in asked]
 
 
 def test_p3_fault_of_the_machine_is_an_error_and_refuses_no_model(model, tested, tmp_path):

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from components import serving_places
+from components import progress, serving_places
 from components.checksums import verify
 from components.errors import GraftError, OutputBusy, UsageError
 from components.publishing import newest, publish, rollback, taken_back, versions
@@ -227,6 +227,28 @@ def test_nothing_is_in_service_where_nothing_was_published(serving):
 def test_s5_only_the_newest_versions_stay(model, serving, keep):
     published = [publish(model, serving, keep).name for _ in range(5)]
     assert names(serving) == set(published[-keep:])
+
+
+def test_old_version_that_cannot_be_removed_is_told_and_the_new_one_is_out(model, serving, monkeypatch):
+    publish(model, serving, keep=1)
+
+    def refuse(self, version):
+        raise PermissionError(13, "Permission denied")
+
+    # As root, who runs the tests in containers, may remove anything.
+    monkeypatch.setattr(serving_places.LocalServing, "remove", refuse)
+    told = []
+    with progress.heeded(told.append):
+        version = publish(model, serving, keep=1)
+    assert newest(serving) == version
+    (sentence,) = told
+    assert "cannot be removed" in sentence and "Permission denied" in sentence and "push.keep" in sentence
+
+
+def test_files_of_a_version_are_counted(model, serving):
+    publish(model, serving, keep=1)
+    state = progress.now()
+    assert (state.done, state.total, state.unit) == (len(FILES) + 1, len(FILES) + 1, "files")
 
 
 def test_what_others_put_into_the_serving_folder_stays(model, serving):

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from components import progress
 from components.checksums import verify
 from components.errors import GraftError, UsageError
 from components.publishing import local_copy, newest, open_serving, publish, rollback, versions
@@ -77,6 +78,8 @@ def test_model_is_written_before_saved_model_and_the_pointer_last(memory, model)
     checksums = memory.files[f"{SERVING}/{version}/checksums.sha256"][0]
     assert pointer["checksums"] == hashlib.sha256(checksums).hexdigest()
     assert (versions(SERVING), newest(SERVING)) == ([version], f"{SERVING}/{version}")
+    state = progress.now()
+    assert (state.done, state.total, state.unit) == (len(FILES) + 2, len(FILES) + 2, "files")
 
 
 def test_s5_old_versions_go_saved_model_first_and_what_others_put_there_stays(memory, model):

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from components import pixels, serving_check
+from components import pixels, progress, serving_check
 from components.errors import GraftError
 from components.odd_inputs import odd_inputs
 from components.serving_check import Sent, check
@@ -78,6 +78,14 @@ def test_g11_model_that_answers_as_trained_passes_with_its_latency(result):
     ]
     assert 0 < result.latency_ms["median"] <= result.latency_ms["p95"]
     assert result.images == 6
+
+
+def test_what_the_process_does_is_told_while_it_runs(model, sent, monkeypatch):
+    said = []
+    monkeypatch.setattr(progress, "say", said.append)
+    check(model, sent, NAMES)
+    assert said[:2] == ["importing TensorFlow", "loading the model"]
+    assert "classifying images, 6 of 6" in said
 
 
 def test_g12_odd_inputs_are_answered_or_refused_cleanly(result):

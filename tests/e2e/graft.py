@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from tests.pipeline.terminal import Terminal, record
+
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ("--set", "model.backbone=graft_tiny", "--set", "model.weights=bundled")
 COLOURS = {"circle": (200, 80, 60), "square": (60, 150, 80), "triangle": (70, 90, 200)}
@@ -57,6 +59,14 @@ class Graft:
         result = self.command(*arguments, "--json")
         assert result.code == 0, result.out + result.error
         return json.loads(result.out)
+
+    def run_in_terminal(self, images: Path, columns: int, *options: str) -> tuple[Result, Terminal]:
+        """As `run`, in a terminal of that width; its rows are the output."""
+        command = [sys.executable, "-m", "pipeline", "run", "--images", images, "--output", self.output, *options]
+        code, terminal = record(list(map(str, command)), columns, folder=self.source, PYTHONPATH=str(self.source))
+        result = Result(code, "\n".join(terminal.rows), "", {})
+        result.summary = json.loads((self.output / "runs" / "latest" / "summary.json").read_text())
+        return result, terminal
 
     def run(self, images: Path, *options: str) -> Result:
         result = self.command("run", "--images", images, "--output", self.output, *options)

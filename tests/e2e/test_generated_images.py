@@ -115,6 +115,11 @@ def test_model_in_service_tells_which_images_code_configuration_and_metrics_made
     assert model["replaced"] is None and model["problems"] == []
 
 
+def test_healthy_run_warns_of_nothing(published):
+    undone = not published.summary["training"]["fine_tune"]["kept"]
+    assert len(published.summary["warnings"]) == published.out.count("warning: ") == undone
+
+
 def test_library_noise_goes_to_the_log(graft, published):
     assert "WARNING" not in published.out + published.error
     assert (graft.output / "runs" / "latest" / "log.txt").stat().st_size > 1000
@@ -219,6 +224,8 @@ def test_s2_same_again_is_unchanged_without_importing_tfx(graft, images, publish
     assert result.code == 0
     assert "unchanged" in result.out
     assert "Load TFX" not in result.out
+    quiet = graft.run(images, *FAST, "--quiet")
+    assert quiet.error == "" and quiet.out == "".join(line + "\n" for line in result.out.splitlines()[-2:])
     tick = json.loads((graft.output / "runs" / "ticks.jsonl").read_text().splitlines()[-1])
     assert (tick["status"], tick["run_id"]) == ("unchanged", published.summary["run_id"])
     (row,) = graft.told("runs", graft.output)["runs"]

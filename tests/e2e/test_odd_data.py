@@ -1,6 +1,7 @@
 """Data as it really is, through the real command: odd files, files that come and go, and data unlike the old."""
 
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ from PIL import Image, ImageOps
 
 from components.report.pictures import of_kept_out
 from tests.e2e.graft import TINY, Graft, write_shapes
+from tests.pipeline.terminal import Terminal
 
 FAST = (*TINY, "--set", "training.frozen.epochs=20", "--set", "training.fine_tune.epochs=0")
 FAST += ("--set", "evaluation.min_examples=5")
@@ -130,6 +132,8 @@ def test_d16_another_class_balance_is_told_and_the_run_goes_on_where_anomalies_o
     result = graft.run(other, *FAST)
     (line,) = [line for line in result.out.splitlines() if "Judge the data  " in line]
     assert "image/class/text" in line
+    (sentence,) = [each for each in result.summary["warnings"] if "image/class/text" in each]
+    assert result.out.count(f"  warning: {sentence}\n") == 1
     assert "Transform" in result.summary["timings"]
 
 
@@ -137,8 +141,26 @@ def test_d12_class_gone_since_the_model_in_service_is_said_and_nothing_compared(
     other = images.parent / "without"
     shutil.copytree(images, other)
     shutil.rmtree(other / "triangle")
-    result = graft.run(other, *FAST)
-    assert result.code in (0, 4), result.out + result.error
+    result, terminal = graft.run_in_terminal(other, 80, *FAST)
+    assert result.code in (0, 4), result.out
     assert result.summary["gate"]["baseline_version"] is None
-    assert "classes changed" in result.out
-    assert "gone: triangle" in result.out
+    said = " ".join(result.out.split())
+    assert "Gate: classes changed" in said and "gone: triangle" in said
+    for sentence in result.summary["warnings"]:
+        assert said.count(f"warning: {' '.join(sentence.split())}") == 1, "told once, and kept"
+    assert any("classes changed" in sentence for sentence in result.summary["warnings"])
+    is_in_order(terminal)
+
+
+def is_in_order(terminal: Terminal) -> None:
+    """The steps' lines fit, what was shown stays, and nothing of the live lines is left."""
+    rows = terminal.rows
+    end = rows.index("")
+    # Paths in the lines after it may be wider than any terminal.
+    assert all(number > end for number in terminal.continued)
+    assert all(frame[:-1] == rows[: len(frame) - 1] for frame in terminal.frames)
+    live = {frame[-1] for frame in terminal.frames if frame} - set(rows)
+    assert any("Train " in line and "epoch" in line for line in live)
+    assert any(" of " in line and "Resize and normalise" in line for line in live)
+    steps = [row for row in rows[:end] if not row.startswith(("warning: ", "    "))]
+    assert all(re.fullmatch(r"  \S.{24,} +\d+\.\d s(  .+)?|  \S.*", row) for row in steps)

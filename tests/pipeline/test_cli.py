@@ -55,6 +55,32 @@ def test_help_is_instant_and_names_the_exit_codes():
         assert f"\n    {code}  " in done.stdout or f"\n  {code}  " in done.stdout
 
 
+@pytest.mark.parametrize("command", ["run", "tune", "demo"])
+def test_verbose_and_quiet_exclude_each_other(command, tmp_path):
+    options = {"run": ("--images", "x"), "tune": ("--images", "x", "--recipe", tmp_path / "y"), "demo": ()}[command]
+    done = graft(command, *options, "--output", tmp_path / "out", "--quiet", "--verbose")
+    refuses(done, 2, "Give --verbose or --quiet, not both.")
+    assert not (tmp_path / "out").exists()
+
+
+def test_command_whose_reader_has_enough_ends_without_a_word():
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "pipeline", "check", "--print-config"]
+    done = subprocess.run(command, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_quiet_run_that_fails_says_how_it_ended_and_no_step(classes, tmp_path):
+    settings = ("--set", "model.backbone=vgg16", "--set", "training.fine_tune.unfreeze=100")
+    done = graft("run", "--images", classes, "--output", tmp_path / "out", "--quiet", *settings)
+    assert done.returncode == 2
+    first, *rest = done.stdout.splitlines()
+    assert first.startswith("failed") and "vgg16 has 19 layers" in first
+    assert not [line for line in rest if re.match(r"\d\d:", line) or not line]
+
+
 def test_missing_image_folder_is_a_usage_error(tmp_path):
     refuses(graft("run", "--images", tmp_path / "no", "--output", tmp_path / "out"), 2, str(tmp_path / "no"))
 
@@ -99,6 +125,11 @@ def test_p8_weights_that_cannot_be_had_are_named_with_their_place(classes, tmp_p
     )
     file = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
     refuses(done, 2, file, str(tmp_path / "keras" / "models"), "model.weights")
+    arguments = ("run", "--images", classes, "--output", tmp_path / "out", "--verbose")
+    verbose = graft(*arguments, KERAS_HOME=str(tmp_path / "keras"), **offline)
+    assert verbose.returncode == 2
+    log, failed, end = verbose.stdout.partition("\nfailed")
+    assert failed and "Traceback" in log and "Traceback" not in end, "what goes to the log comes where it belongs"
 
 
 @pytest.mark.parametrize("command", ["check", "run"])

@@ -509,7 +509,6 @@ def test_page_of_a_killed_run_says_so_and_holds_what_there_is(made, written):
     made.run(FIRST, IMAGES, summary=False)
     folder = made.output.runs / FIRST
     (folder / "steps.json").write_text(json.dumps({"run_id": FIRST, "began": time.time() - 90, "step": "Publish"}))
-    (folder / "quarantine.jsonl").write_text('{"outcome": "quarantined", "path": "a.jpg", "reason": "empty file"}\n')
     report(folder, None)
     summary = written["summary"]
     assert summary["status"] == "failed"
@@ -519,7 +518,7 @@ def test_page_of_a_killed_run_says_so_and_holds_what_there_is(made, written):
     assert 80 < summary["seconds"] < 100
     assert (summary["data"]["images"], summary["metrics"]["test"]["accuracy"]) == (150, 1.0)
     assert summary["configuration"]["training"]["batch_size"] == 32
-    assert [row["path"] for row in written["kept_out"]] == ["a.jpg"]
+    assert written["left"].catalog is not None and written["kept_out"] is None, "what was kept out is in the catalog"
     assert not (folder / "summary.json").exists()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components import features
+from components import features, progress
 from components.errors import UsageError
 from tests.trainer.small_training import (
     CLASS_NAMES,
@@ -55,6 +55,35 @@ def passes(monkeypatch) -> list[tuple[str, int]]:
 def _fresh_names():
     yield
     keras.utils.clear_session()
+
+
+# ---- what a person is told ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("views", [0, "every_epoch"])
+def test_images_are_counted_while_features_are_computed_and_in_both_phases(views, tmp_path, monkeypatch):
+    counts, said = [], []
+    start, say = progress.start, progress.say
+    monkeypatch.setattr(progress, "start", lambda *args, **more: (counts.append(progress.now()), start(*args, **more)))
+    monkeypatch.setattr(progress, "say", lambda *words: (said.append(words), say(*words)))
+    monkeypatch.setattr(training, "LONG_EPOCH", -1)
+    changes = {"training": {"frozen": {"views": views}, "augmentation": MILD}} if views else {}
+    progress.start(None)
+    train(changes, None, tmp_path)
+    last = progress.now()
+    done = [(state.text, state.done, state.total, state.at_most) for state in [*counts[1:], last] if state.done]
+    phases = [("frozen, epoch 4 of 4", 4 * 48, 4 * 48, False), ("fine-tune, epoch 2 of 2", 2 * 48, 2 * 48, False)]
+    features = [] if views else [("computing features", 72, 72, False)] * 2
+    assert done == features + phases
+    assert last.within == "step 6 of 6"
+    assert [detail != "" for _, detail in said] == [False, True, True, True, False, True]
+
+
+def test_precision_that_no_cpu_is_faster_with_is_told(tmp_path):
+    told = []
+    with progress.heeded(told.append):
+        train({"training": {"precision": "mixed_bfloat16", "fine_tune": {"epochs": 0}}}, None, tmp_path)
+    assert told == [] if tf.config.list_physical_devices("GPU") else len(told) == 1 and "no GPU" in told[0]
 
 
 # ---- what is computed once ------------------------------------------------------------------------------------------
