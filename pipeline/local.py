@@ -25,6 +25,7 @@ from components.source import ROOT, source_digest
 from components.sources import Sources, list_images, resolve, spans_text
 from components.steps import STEPS, SUMMARY_FILE, Notes
 from components.storage import is_uri
+from pipeline import failure as failures
 from pipeline import summary as summaries
 from pipeline.config import Config
 from pipeline.console import Steps, noise_to
@@ -80,7 +81,8 @@ def up_to(last: str, config: Config, images: list[str], output_folder: Path) -> 
       What ran (its folder, artifacts and timings), and where to tell the person.
 
     Raises:
-      GraftError: one sentence for whatever went wrong, in a step or in the body; the log has the rest.
+      GraftError: nothing was started, for a reason that the person can mend.
+      SystemExit: with the exit code, when the person has been told what went wrong in a step or in the body.
     """
     began = time.time()
     with _opened(config, images, output_folder) as (output, sources, digest, _):
@@ -92,10 +94,8 @@ def up_to(last: str, config: Config, images: list[str], output_folder: Path) -> 
                 yield started, steps
             except BaseException as error:
                 started.keep_error(error)
-                steps.say(f"The full log is {started.log}")
-                if isinstance(error, GraftError):
-                    raise
-                raise GraftError(summaries.sentence(error, started)) from error
+                summaries.print_failure(started.explain(error), started, steps)
+                raise SystemExit(getattr(error, "exit_code", 1)) from error
 
 
 @contextlib.contextmanager
@@ -117,6 +117,8 @@ def _opened(config: Config, images: list[str], output_folder: Path) -> Iterator[
     output.prepare()
     with output.held():
         steps = Steps()
+        if ended := output.ended_without_a_word():
+            steps.say(f"The run before, {ended.run_id}, ended in {ended.step} without a word: was it killed?")
         with steps.step("Look at the images") as result:
             progress.start(len(listing.files))
             memory = output.cache / "digests.json"
@@ -250,6 +252,7 @@ class _Run:
     def execute(self, fingerprint: str) -> dict[str, Any]:
         """Runs every step; whatever happens, a summary is written and `runs/latest` points here."""
         error: BaseException | None = None
+        failure: failures.Failure | None = None
         with noise_to(self.log) as person:
             steps = Steps(person)
             try:
@@ -257,25 +260,45 @@ class _Run:
             # A person gets one sentence and an exit code for whatever went wrong; the log has the rest.
             except BaseException as caught:
                 self.keep_error(caught)
-                error = caught
-            summary = self._summary(error)
-            write_json(self.folder / SUMMARY_FILE, summary)
-            self.output.point_latest(self.folder)
+                error, failure = caught, self.explain(caught)
+            summary = self._summary(error, failure)
+            # What could not be written because the disk is full or the folder gone, the person has been told of.
+            with contextlib.suppress(OSError) if error else contextlib.nullcontext():
+                write_json(self.folder / SUMMARY_FILE, summary)
+                self.output.point_latest(self.folder)
             if error is None:
                 self._after(summary)
                 # Last, so that a run that was killed before it is not taken for a finished one.
                 published = summary["status"] == "published"
                 mark = _mark(self.output, fingerprint, self.config.push.destination, published)
                 write_whole(self.folder / MARK_FILE, mark)
-            summaries.print_end(summary, self, steps, error)
+            if failure:
+                summaries.print_failure(failure, self, steps)
+            else:
+                summaries.print_end(summary, self, steps)
         if isinstance(error, KeyboardInterrupt):
             raise error
         return summary
 
-    def _summary(self, error: BaseException | None) -> dict[str, Any]:
-        sentence = None if error is None else summaries.sentence(error, self)
+    def _summary(self, error: BaseException | None, failure: failures.Failure | None) -> dict[str, Any]:
         left = run_summary.produced(self.artifacts)
-        return run_summary.collect(left, self.about, self.notes, sentence, getattr(error, "exit_code", 1))
+        if failure is None:
+            return run_summary.collect(left, self.about, self.notes)
+        code = getattr(error, "exit_code", 1)
+        return run_summary.collect(left, self.about, self.notes, failure.sentence, code, failure.advice)
+
+    def explain(self, error: BaseException) -> failures.Failure:
+        """What to tell the person of an error that ended this run."""
+        scene = failures.Scene(
+            step=self.notes.step,
+            output=self.output.root,
+            log=self.log,
+            artifacts=[each.uri for outputs in self.artifacts.values() for each in outputs.values()],
+            examples=run_summary.produced(self.artifacts).examples,
+            processes=self.config.runner.beam == "processes",
+            destination=self.output.serving_place(self.config.push.destination),
+        )
+        return failures.explain(error, scene)
 
     @property
     def about(self) -> run_summary.About:
@@ -290,9 +313,11 @@ class _Run:
 
     def keep_error(self, error: BaseException) -> None:
         """Puts an error into the log, and what it says was kept out beside it."""
-        traceback.print_exception(error)
-        if rows := data_report.quarantined_lines(getattr(error, "quarantined", [])):
-            write_json_lines(self.folder / data_report.QUARANTINE_FILE, rows)
+        # The full disk may have no room for either.
+        with contextlib.suppress(OSError):
+            traceback.print_exception(error)
+            if rows := data_report.quarantined_lines(getattr(error, "quarantined", [])):
+                write_json_lines(self.folder / data_report.QUARANTINE_FILE, rows)
 
     def run_steps(self, steps: Steps, last: str | None = None) -> None:
         """Runs every step, or those up to the one of that id."""

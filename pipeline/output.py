@@ -12,7 +12,7 @@ from typing import Any
 
 from components.errors import OutputBusy, UsageError
 from components.files import write_whole
-from components.steps import SUMMARY_FILE
+from components.steps import SUMMARY_FILE, Notes, read_notes
 from components.storage import is_uri
 
 LOCK = ".lock"
@@ -130,6 +130,13 @@ class Output:
     def last_finished(self) -> Path | None:
         """The newest run that ended as published or refused."""
         return next((run for run in self._all_runs() if read_summary(run).get("status") in ENDINGS), None)
+
+    def ended_without_a_word(self) -> Notes | None:
+        """What the newest run noted, if it wrote no summary: whoever holds the folder knows that it is not going on."""
+        newest = next(iter(self._all_runs()), None)
+        if newest is None or (newest / SUMMARY_FILE).exists():
+            return None
+        return read_notes(newest)
 
     def _all_runs(self) -> list[Path]:
         folders = [path for path in self.runs.iterdir() if path.is_dir() and not path.is_symlink()]

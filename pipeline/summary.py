@@ -5,26 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components import conversion, data_report, features, serving_check
-from components.errors import GraftError, printable
+from components.errors import printable
 from components.storage import is_uri
 from pipeline.show import floor_out_of_reach
 
 if TYPE_CHECKING:
     from pipeline.console import Steps
+    from pipeline.failure import Failure
     from pipeline.local import _Run
 
 MAX_REFUSALS = 10
-
-
-def sentence(error: BaseException, run: "_Run") -> str:
-    """What went wrong, in one sentence."""
-    if isinstance(error, GraftError):
-        return str(error)
-    if isinstance(error, KeyboardInterrupt):
-        return f"{run.notes.step} was interrupted; run the same command again, finished steps come from the cache."
-    lines = str(error).strip().splitlines()
-    cause = lines[0][:300] if lines else type(error).__name__
-    return f"{run.notes.step} failed: {type(error).__name__}: {cause}"
 
 
 def note(node_id: str, outputs: dict[str, Any]) -> str:
@@ -76,13 +66,9 @@ def _resumed(training: dict[str, Any]) -> list[tuple[str, int]]:
 # ---- the end of a run -----------------------------------------------------------------------------------------------
 
 
-def print_end(summary: dict[str, Any], run: "_Run", steps: "Steps", error: BaseException | None) -> None:
+def print_end(summary: dict[str, Any], run: "_Run", steps: "Steps") -> None:
     """Accuracy, the worst classes, what was kept out, the decision, where the model is, what to type next."""
     steps.say()
-    if error is not None:
-        steps.say(f"failed: {summary['error']}")
-        steps.say(f"The full log is {run.log}")
-        return
     test = summary["metrics"]["test"]
     steps.say(f"{summary['status']}: test accuracy {test['accuracy']:.3f} on {test['examples']} images")
     worst = sorted(test["per_class"].items(), key=lambda item: item[1]["recall"])[:3]
@@ -99,6 +85,16 @@ def print_end(summary: dict[str, Any], run: "_Run", steps: "Steps", error: BaseE
     path = summary["model"]["path"]
     if not is_uri(path):
         steps.say(f"Next: graft serve {path.rpartition('/')[0]}, or graft predict {path} IMAGE")
+
+
+def print_failure(failure: "Failure", run: "_Run", steps: "Steps") -> None:
+    """The step, the cause, what to try, and the log, if there is one still."""
+    steps.say()
+    steps.say(f"failed in {run.notes.step}: {failure.sentence}")
+    if failure.advice:
+        steps.say(f"Try: {failure.advice}")
+    if run.log.is_file():
+        steps.say(f"Log: {run.log}")
 
 
 def print_kept_out(data: dict[str, Any], run: "_Run", steps: "Steps") -> None:

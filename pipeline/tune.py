@@ -31,6 +31,7 @@ def tune(config: Config, images: list[str], output_folder: Path, trials: int, re
 
     Raises:
       GraftError: as `local.up_to`.
+      SystemExit: as `local.up_to`.
     """
     require_new(recipe)
     if config.training.start_from == "in_service":
