@@ -124,14 +124,18 @@ def _image(found: list[Link], scene: Scene) -> Failure | None:
             sentence = f"{printable(name)} {failed.happened}"
     if failed.damaged:
         return Failure(
-            sentence, f"The copy in {failed.artifact} is damaged: remove that folder and {AGAIN}, which makes it anew."
+            sentence,
+            f"The copy that the run made of it is damaged: remove {failed.artifact} and {AGAIN}; the step that made it "
+            "runs anew.",
         )
     if causes.out_of_memory(found):
-        return Failure(sentence, f"Move the image away, or lower data.max_pixels so that it is kept out, and {AGAIN}.")
+        return Failure(
+            sentence, f"Move it out of the image folder, or lower data.max_pixels so that it is kept out, and {AGAIN}."
+        )
     return Failure(
         sentence,
-        f"Move the image out of the image folder (or its line out of the manifest) and {AGAIN}. An image should not do "
-        f"this: please report it with {scene.log} and, if you may share it, the image.",
+        f"Move it out of the image folder (or its line out of the manifest) and {AGAIN}. No image should do this: "
+        f"please report it with {scene.log} and, if you may share it, the image.",
     )
 
 

@@ -1,6 +1,7 @@
 """Data as it really is, through the real command: odd files, files that come and go, and data unlike the old."""
 
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
+from components import features
 from tests.e2e.graft import TINY, Graft, write_shapes
 
 FAST = (*TINY, "--set", "training.frozen.epochs=20", "--set", "training.fine_tune.epochs=0")
@@ -119,3 +121,39 @@ def test_d12_class_gone_since_the_model_in_service_is_said_and_nothing_compared(
     assert result.summary["gate"]["baseline_version"] is None
     assert "classes changed" in result.out
     assert "gone: triangle" in result.out
+
+
+def damage_copy(path: Path, number: int) -> str:
+    """Overwrites the bytes of an image in a file of raw examples; returns the image's name."""
+    import tensorflow as tf
+
+    rows = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
+    example = tf.train.Example.FromString(rows[number])
+    example.features.feature[features.ENCODED].bytes_list.value[0] = b"no image any more"
+    rows[number] = example.SerializeToString()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for row in rows:
+            writer.write(row)
+    return example.features.feature[features.FILENAME].bytes_list.value[0].decode()
+
+
+def test_p9_step_and_image_are_named_and_what_is_advised_helps(graft, images, published):
+    """The copy of an image that ingestion made is damaged before Transform takes it from the cache."""
+    (examples,) = graft.output.glob("artifacts/ImageExampleGen/examples/*/Split-train/*")
+    name = damage_copy(examples, 70)
+    larger = ("--set", "transform.image_size=80")
+    result = graft.run(images, *FAST, *larger)
+    assert result.code == 1, result.out + result.error
+    assert not result.ran("Ingest images")
+    failed, advice, log = result.out.splitlines()[-3:]
+    assert failed.startswith(f"failed in Resize and normalise: {name} cannot be decoded (")
+    assert len(failed) < 300
+    (folder,) = re.findall(r"^Try: .* remove (\S+) and run the same command again", advice)
+    assert log == f"Log: {graft.output / 'runs' / result.summary['run_id'] / 'log.txt'}"
+    summary = result.summary
+    assert (summary["status"], summary["step"]) == ("failed", "Resize and normalise")
+    assert (f"failed in {summary['step']}: {summary['error']}", f"Try: {summary['advice']}") == (failed, advice)
+    shutil.rmtree(folder)
+    mended = graft.run(images, *FAST, *larger)
+    assert mended.ran("Ingest images")
+    assert mended.code in (0, 4), mended.out + mended.error
