@@ -28,7 +28,10 @@ def scene(tmp_path) -> Scene:
         with tf.io.TFRecordWriter(str(examples / f"Split-{split}" / "data_tfrecord-00000-of-00001")) as writer:
             for number in range(3):
                 writer.write(_example({features.SHA256: f"{split} {number}", features.FILENAME: f"cat/{number}\n.jpg"}))
-    return Scene("Train", output.root, run / "log.txt", [str(examples)], str(examples))
+    statistics = output.artifacts / "StatisticsGen" / "statistics" / "2"
+    (statistics / "Split-eval").mkdir(parents=True)
+    (statistics / "Split-eval" / "FeatureStats.pb").write_bytes(b"no records")
+    return Scene("Train", output.root, run / "log.txt", [str(statistics), str(examples)], str(examples))
 
 
 def raised(function) -> BaseException:
@@ -134,17 +137,16 @@ def test_damaged_file_of_examples_is_named_with_the_folder_to_remove(scene):
     file.write_bytes(data)
     failure = explain(raised(lambda: list(tf.data.TFRecordDataset(str(file)))), scene)
     assert failure.sentence == f"{file} is damaged (corrupted record at 12)."
-    assert failure.advice.startswith(f"Remove {scene.artifacts[0]} and run the same command again")
+    assert failure.advice.startswith(f"Remove {scene.examples} and run the same command again")
 
 
 def test_file_that_is_gone_from_an_artifact_says_which_folder_to_remove(scene):
-    gone = f"{scene.artifacts[0]}/Split-train/*"
+    gone = f"{scene.examples}/Split-train/*"
     failure = explain(OSError(f"No files found based on the file pattern {gone}"), scene)
     assert (
-        failure.sentence
-        == f"Files are missing in {scene.artifacts[0]} (No files found based on the file pattern {gone})."
+        failure.sentence == f"Files are missing in {scene.examples} (No files found based on the file pattern {gone})."
     )
-    assert failure.advice.startswith(f"Remove {scene.artifacts[0]} and")
+    assert failure.advice.startswith(f"Remove {scene.examples} and")
 
 
 def test_output_that_was_removed_meanwhile_is_told(scene):
