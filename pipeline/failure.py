@@ -17,7 +17,7 @@ from pathlib import Path
 from components import causes, features
 from components.causes import Link
 from components.errors import GraftError, ImageFailed, printable
-from components.storage import is_uri
+from components.storage import how_to_look, is_uri
 
 AGAIN = "run the same command again"
 GPU = re.compile(r"\bGPU|CUDA|cuDNN|\bgpu_", re.IGNORECASE)
@@ -252,20 +252,16 @@ def _permission(found: list[Link], scene: Scene) -> Failure | None:
 
 
 def _network(found: list[Link], scene: Scene) -> Failure | None:
-    link = next((each for each in found if is_uri(causes.path_in(each) or "")), None)
-    link = link or _saying(found, NO_NETWORK) or next((each for each in found if "google" in each.module), None)
+    link = next((each for each in found if _is_store(causes.path_in(each) or "")), None)
+    if link is None and _is_store(scene.destination):
+        link = _saying(found, NO_NETWORK) or next((each for each in found if "google" in each.module), None)
     if link is None:
         return None
-    place = causes.path_in(link) or scene.destination
-    named = f"{printable(place)}: " if is_uri(place) and place not in link.said else ""
-    sentence = f"{named}{link.said}"
-    if "gs://" not in f"{place} {link.text}" and "google" not in link.module:
-        return Failure(sentence, f"Look whether the place can be reached from here, and {AGAIN}.")
-    return Failure(
-        sentence,
-        f"Look whether this machine reaches the bucket and its credentials may use it (gcloud storage ls gs://BUCKET), "
-        f"and {AGAIN}; gcloud auth application-default login, or GOOGLE_APPLICATION_CREDENTIALS, gives credentials.",
-    )
+    path = causes.path_in(link) or ""
+    place = path if _is_store(path) else scene.destination
+    named = "" if place in link.said else f"{printable(place)}: "
+    how = how_to_look(place)
+    return Failure(f"{named}{link.said}", f"{how[0].upper()}{how[1:]}. Then {AGAIN}.")
 
 
 RULES = (
@@ -300,6 +296,11 @@ def _of_class(found: list[Link], wanted: type[GraftError]) -> Link | None:
 
 def _saying(found: list[Link], texts: Sequence[str]) -> Link | None:
     return next((link for link in found if any(text in link.text for text in texts)), None)
+
+
+def _is_store(place: str) -> bool:
+    """Whether it is a place where files are kept. (Messages of libraries name pages of their documentation, too.)"""
+    return is_uri(place) and not place.startswith(("http://", "https://"))
 
 
 def _short(link: Link) -> str:

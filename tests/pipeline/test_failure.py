@@ -174,6 +174,11 @@ def test_bucket_that_cannot_be_used_says_how_to_look(scene, error):
     assert "gcloud auth application-default login" in failure.advice
 
 
+def test_page_that_a_message_names_is_no_place_that_could_not_be_reached(scene):
+    failure = explain(ValueError("unknown layer: see https://keras.io/guides and permission"), scene)
+    assert "credentials" not in failure.advice
+
+
 def test_p9_key_of_an_image_becomes_its_name(scene):
     error = ImageFailed("The image eval 1… cannot be decoded (no image).")
     error.key, error.happened, error.damaged = "eval 1", "cannot be decoded (no image).", True
