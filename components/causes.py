@@ -10,6 +10,7 @@ from typing import Any
 
 from components.errors import printable
 
+WORKER_ENDED = "a worker process of Beam ended before its work was done"
 LONGEST = 300  # characters of a sentence
 # The line that ends a stack: `package.module.SomeError: what happened`, or the bare name.
 ENDS_STACK = re.compile(r"^((?:[A-Za-z_]\w*\.)*[A-Z]\w*)(?:: (.*))?$")
@@ -164,6 +165,11 @@ def out_of_memory(found: list[Link]) -> Link | None:
     return _first(found, (errno.ENOMEM,), ("Cannot allocate memory", "OOM when allocating", "out of memory"))
 
 
+def worker_ended(found: list[Link]) -> Link | None:
+    """The link that says that a worker process is gone: killed by the system, or crashed."""
+    return _first(found, (), (WORKER_ENDED,))
+
+
 def too_many_files(found: list[Link]) -> Link | None:
     """The link that says that no further file could be opened."""
     return _first(found, (errno.EMFILE, errno.ENFILE), ("Too many open files",))
@@ -177,7 +183,7 @@ def not_permitted(found: list[Link]) -> Link | None:
 def of_the_machine(error: BaseException) -> bool:
     """Whether no image can be blamed for an error."""
     found = links(error)
-    return any(test(found) for test in (disk_full, out_of_memory, too_many_files, not_permitted))
+    return any(test(found) for test in (disk_full, out_of_memory, worker_ended, too_many_files, not_permitted))
 
 
 def _first(found: list[Link], numbers: tuple[int, ...], texts: tuple[str, ...]) -> Link | None:
@@ -192,5 +198,5 @@ def path_in(link: Link) -> str | None:
     name: Any = getattr(link.error, "filename", None)
     if name is not None:
         return name.decode(errors="surrogateescape") if isinstance(name, bytes) else str(name)
-    match = re.search(r"(?:[a-z][a-z0-9+.-]*:/)?/[^\s'\";:,*()]+", link.text)
+    match = re.search(r"(?:[a-z][a-z0-9+.-]*:/)?/[^\s'\";:,*()]+", WRAPPING.sub("", link.text))
     return match[0] if match else None

@@ -157,14 +157,15 @@ def _disk_full(found: list[Link], scene: Scene) -> Failure | None:
     if link is None:
         return None
     path = causes.path_in(link)
-    if path is None or not os.path.isabs(path):
-        # The fuller of the two places that steps write to.
+    certain = getattr(link.error, "filename", None) is not None
+    if path is None or not (certain or os.path.isdir(os.path.dirname(path))):
+        # It is not told. The fuller of the two places that steps write to.
         path = min((str(scene.output), tempfile.gettempdir()), key=lambda each: shutil.disk_usage(each).free)
     mount = _mount_of(path)
     usage = shutil.disk_usage(mount)
     what = "quota" if "quota" in link.text else "disk"
     sentence = (
-        f"{printable(path)} could not be written: the {what} of {mount} is full ({_size(usage.free)} of "
+        f"{printable(path)} could not be written: the {what} of {mount} was full ({_size(usage.free)} of "
         f"{_size(usage.total)} are free now)."
     )
     if _mount_of(str(scene.output)) == mount:
@@ -190,6 +191,13 @@ def _memory(found: list[Link], scene: Scene) -> Failure | None:
     if scene.step in ("Train", "Convert"):
         return Failure(sentence, f"Lower training.batch_size or transform.image_size, and {AGAIN}.")
     return Failure(sentence, f"{_less_memory(scene).capitalize()}, and {AGAIN}.")
+
+
+def _worker_ended(found: list[Link], scene: Scene) -> Failure | None:
+    return causes.worker_ended(found) and Failure(
+        f"{causes.WORKER_ENDED}; the system ends one when memory runs out.",
+        f"{_less_memory(scene).capitalize()}, and {AGAIN}. What the system ended, it says in dmesg or journalctl -k.",
+    )
 
 
 def _less_memory(scene: Scene) -> str:
@@ -271,6 +279,7 @@ RULES = (
     _ours,
     _disk_full,
     _memory,
+    _worker_ended,
     _too_many_files,
     _database,
     _records,

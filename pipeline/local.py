@@ -30,7 +30,7 @@ from pipeline import summary as summaries
 from pipeline.config import Config
 from pipeline.console import Steps, noise_to
 from pipeline.output import Output, read_summary, write_json
-from pipeline.runners import BEAM_ARGUMENTS
+from pipeline.runners import BEAM_ARGUMENTS, notice_dead_workers
 from trainer import backbones
 
 MARK_FILE = "fingerprint"
@@ -334,6 +334,8 @@ class _Run:
             from tfx.orchestration import metadata
 
             from pipeline import graph
+
+            notice_dead_workers()
         inputs = json.dumps([self.sources.places, self.digest.value, graph.ingestion_settings(self.config)])
         memory = _Memory(self.output, inputs, self.folder.name)
         pipeline = graph.create_pipeline(

@@ -61,14 +61,21 @@ def test_p3_full_disk_is_named_with_what_is_free(scene):
     error.filename = str(scene.output / "artifacts" / "Trainer" / "model")
     failure = explain(error, scene)
     assert failure.sentence.startswith(f"{error.filename} could not be written: the disk of /")
-    assert re.search(r"is full \([0-9.]+ [GM]B of [0-9.]+ GB are free now\)\.$", failure.sentence)
+    assert re.search(r"was full \([0-9.]+ [GM]B of [0-9.]+ GB are free now\)\.$", failure.sentence)
     assert "give --output a folder on another disk" in failure.advice
 
 
 def test_p3_full_disk_for_temporary_files_is_told_from_that_of_the_output(scene):
-    failure = explain(OSError(errno.ENOSPC, "No space left on device", "/dev/shm/graft-serving/x"), scene)
-    assert "the disk of /dev/shm is full" in failure.sentence
+    failure = explain(OSError(errno.ENOSPC, "No space left on device", "/dev/shm/x"), scene)
+    assert "the disk of /dev/shm was full" in failure.sentence
     assert "TMPDIR" in failure.advice
+
+
+def test_p3_transform_of_beam_is_not_taken_for_the_path_that_could_not_be_written(scene):
+    text = "[Errno 28] No space left on device [while running 'Write train/Write/WriteImpl/WriteBundles']"
+    sentence = explain(OSError(errno.ENOSPC, text), scene).sentence
+    assert "WriteBundles" not in sentence
+    assert sentence.startswith("/")
 
 
 def test_lack_of_memory_says_what_to_lower(scene):
