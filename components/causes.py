@@ -167,7 +167,7 @@ def out_of_memory(found: list[Link]) -> Link | None:
 
 def worker_ended(found: list[Link]) -> Link | None:
     """The link that says that a worker process is gone: killed by the system, or crashed."""
-    return _first(found, (), (WORKER_ENDED,))
+    return _first(found, (), (WORKER_ENDED, "Channel closed prematurely"))
 
 
 def too_many_files(found: list[Link]) -> Link | None:

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from components import causes
 from pipeline.failure import Scene, explain
 from tests.conftest import ROOT
@@ -39,8 +41,9 @@ def test_killed_worker_process_ends_the_pipeline_with_an_error(tmp_path):
     assert causes.WORKER_ENDED in done.stdout
 
 
-def test_dead_worker_is_told_with_what_takes_less_memory(tmp_path):
-    error = RuntimeError(causes.WORKER_ENDED)
+@pytest.mark.parametrize("text", [causes.WORKER_ENDED, "Channel closed prematurely."])
+def test_dead_worker_is_told_with_what_takes_less_memory(text, tmp_path):
+    error = RuntimeError(text)
     scene = Scene("Resize and normalise", tmp_path, tmp_path / "log.txt", processes=True)
     assert explain(error, scene).advice.startswith("Set runner.beam: local (one process instead of one a core), lower ")
     assert causes.of_the_machine(error), "the image that crashed it would crash what looks for it, too"
