@@ -5,6 +5,7 @@ Only the standard library, so that the command can explain an error that came be
 
 import errno
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -154,7 +155,7 @@ def brief(error: BaseException) -> str:
 def disk_full(found: list[Link]) -> Link | None:
     """The link that says that a disk, or a quota of one, is full."""
     texts = ("No space left on device", "Disk quota exceeded", "database or disk is full")
-    return _first(found, (errno.ENOSPC, errno.EDQUOT), texts)
+    return saying(found, texts, (errno.ENOSPC, errno.EDQUOT))
 
 
 def out_of_memory(found: list[Link]) -> Link | None:
@@ -162,22 +163,22 @@ def out_of_memory(found: list[Link]) -> Link | None:
     for link in found:
         if link.kind in ("MemoryError", "_ArrayMemoryError", "ArrowMemoryError", "ResourceExhaustedError"):
             return link
-    return _first(found, (errno.ENOMEM,), ("Cannot allocate memory", "OOM when allocating", "out of memory"))
+    return saying(found, ("Cannot allocate memory", "OOM when allocating", "out of memory"), (errno.ENOMEM,))
 
 
 def worker_ended(found: list[Link]) -> Link | None:
     """The link that says that a worker process is gone: killed by the system, or crashed."""
-    return _first(found, (), (WORKER_ENDED, "Channel closed prematurely"))
+    return saying(found, (WORKER_ENDED, "Channel closed prematurely"))
 
 
 def too_many_files(found: list[Link]) -> Link | None:
     """The link that says that no further file could be opened."""
-    return _first(found, (errno.EMFILE, errno.ENFILE), ("Too many open files",))
+    return saying(found, ("Too many open files",), (errno.EMFILE, errno.ENFILE))
 
 
 def not_permitted(found: list[Link]) -> Link | None:
     """The link that says that the system denied something, or that a disk is mounted read-only."""
-    return _first(found, (errno.EACCES, errno.EPERM, errno.EROFS), ("Permission denied", "Read-only file system"))
+    return saying(found, ("Permission denied", "Read-only file system"), (errno.EACCES, errno.EPERM, errno.EROFS))
 
 
 def of_the_machine(error: BaseException) -> bool:
@@ -186,11 +187,10 @@ def of_the_machine(error: BaseException) -> bool:
     return any(test(found) for test in (disk_full, out_of_memory, worker_ended, too_many_files, not_permitted))
 
 
-def _first(found: list[Link], numbers: tuple[int, ...], texts: tuple[str, ...]) -> Link | None:
-    for link in found:
-        if link.number in numbers or any(text in link.text for text in texts):
-            return link
-    return None
+def saying(found: list[Link], texts: Sequence[str], numbers: Sequence[int] = ()) -> Link | None:
+    """The first link with one of the texts or numbers (`errno`); not one that holds stacks, if there is a choice."""
+    fitting = [link for link in found if link.number in numbers or any(text in link.text for text in texts)]
+    return next((link for link in fitting if STACK not in link.text), fitting[0] if fitting else None)
 
 
 def path_in(link: Link) -> str | None:
@@ -198,5 +198,5 @@ def path_in(link: Link) -> str | None:
     name: Any = getattr(link.error, "filename", None)
     if name is not None:
         return name.decode(errors="surrogateescape") if isinstance(name, bytes) else str(name)
-    match = re.search(r"(?:[a-z][a-z0-9+.-]*:/)?/[^\s'\";:,*()]+", WRAPPING.sub("", link.text))
+    match = re.search(r"(?:[a-z][a-z0-9+.-]*:/)?/[^\s'\";:,*()]+", WRAPPING.sub("", link.text.split(STACK)[0]))
     return match[0] if match else None

@@ -216,7 +216,7 @@ def _too_many_files(found: list[Link], scene: Scene) -> Failure | None:
 
 
 def _database(found: list[Link], scene: Scene) -> Failure | None:
-    link = _saying(found, DAMAGED_DATABASE)
+    link = causes.saying(found, DAMAGED_DATABASE)
     if link is None:
         return None
     text = next(text for text in DAMAGED_DATABASE if text in link.text)
@@ -230,7 +230,7 @@ def _database(found: list[Link], scene: Scene) -> Failure | None:
 
 def _records(found: list[Link], scene: Scene) -> Failure | None:
     """A file of examples that cannot be read: which one the error seldom says."""
-    link = _saying(found, DAMAGED_RECORDS)
+    link = causes.saying(found, DAMAGED_RECORDS)
     if link is None:
         return None
     for folder in scene.artifacts:
@@ -241,7 +241,7 @@ def _records(found: list[Link], scene: Scene) -> Failure | None:
 
 def _artifact(found: list[Link], scene: Scene) -> Failure | None:
     """Something that a finished step had left is not there any more."""
-    link = _saying(found, MISSING)
+    link = causes.saying(found, MISSING)
     folder = link and next((each for each in scene.artifacts if each.rstrip("/") in link.text), None)
     return folder and Failure(f"Files are missing in {folder} ({link.said}).", _remove(folder))
 
@@ -262,7 +262,7 @@ def _permission(found: list[Link], scene: Scene) -> Failure | None:
 def _network(found: list[Link], scene: Scene) -> Failure | None:
     link = next((each for each in found if _is_store(causes.path_in(each) or "")), None)
     if link is None and _is_store(scene.destination):
-        link = _saying(found, NO_NETWORK) or next((each for each in found if "google" in each.module), None)
+        link = causes.saying(found, NO_NETWORK) or next((each for each in found if "google" in each.module), None)
     if link is None:
         return None
     path = causes.path_in(link) or ""
@@ -301,10 +301,6 @@ def _of_class(found: list[Link], wanted: type[GraftError]) -> Link | None:
         if isinstance(link.error, wanted) or (link.module == GraftError.__module__ and link.kind in kinds):
             return link
     return None
-
-
-def _saying(found: list[Link], texts: Sequence[str]) -> Link | None:
-    return next((link for link in found if any(text in link.text for text in texts)), None)
 
 
 def _is_store(place: str) -> bool:

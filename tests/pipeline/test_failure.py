@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import resource
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,6 +77,17 @@ def test_p3_transform_of_beam_is_not_taken_for_the_path_that_could_not_be_writte
     sentence = explain(OSError(errno.ENOSPC, text), scene).sentence
     assert "WriteBundles" not in sentence
     assert sentence.startswith("/")
+
+
+def test_error_that_a_worker_process_reports_as_a_stack_is_told_as_its_own(scene):
+    stack = 'Traceback (most recent call last):\n  File "/usr/lib/python3/x.py", line 1, in run\n    write()\n'
+    full = f"{stack}OSError: [Errno 28] No space left on device [while running 'Write']\n"
+    assert explain(RuntimeError(full), scene).sentence.startswith(str(scene.output))
+    (file,) = Path(scene.examples, "Split-eval").iterdir()
+    file.write_bytes(file.read_bytes()[:40])
+    damaged = f"{stack}ValueError: Not a valid TFRecord. Fewer than 9 bytes: b'00' [while running 'Read']\n"
+    said = explain(RuntimeError(damaged), scene).sentence
+    assert said == f"{file} is damaged (Not a valid TFRecord. Fewer than 9 bytes)."
 
 
 def test_lack_of_memory_says_what_to_lower(scene):
