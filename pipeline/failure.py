@@ -255,7 +255,8 @@ def _permission(found: list[Link], scene: Scene) -> Failure | None:
         return Failure(f"{printable(path)} could not be written: its disk is mounted read-only.", None)
     return Failure(
         f"{printable(path)} may not be read or written by {_user()} (permission denied).",
-        f"Let that user have it (ls -ld shows whose it is; chown and chmod change that), and {AGAIN}.",
+        f"Let that user have {printable(str(_existing(path)))} (ls -ld shows whose it is, chown and chmod change that) "
+        f"and {AGAIN}.",
     )
 
 
@@ -330,6 +331,12 @@ def _unreadable(artifact: Path) -> Path | None:
         except tf.errors.OpError:
             return file
     return None
+
+
+def _existing(path: str) -> Path:
+    """A path, or the nearest folder above it that is there."""
+    place = Path(path).absolute()
+    return next((each for each in (place, *place.parents) if each.exists()), place)
 
 
 def _mount_of(path: str) -> Path:

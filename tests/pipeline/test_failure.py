@@ -175,8 +175,10 @@ def test_output_that_was_removed_meanwhile_is_told(scene):
 
 
 def test_denied_path_is_named_with_the_user(scene):
-    failure = explain(PermissionError(errno.EACCES, "Permission denied", "/somewhere/x"), scene)
-    assert failure.sentence.startswith("/somewhere/x may not be read or written by the user ")
+    denied = scene.output / "artifacts" / "Trainer" / "model" / "7"
+    failure = explain(PermissionError(errno.EACCES, "Permission denied", str(denied)), scene)
+    assert failure.sentence.startswith(f"{denied} may not be read or written by the user ")
+    assert f"have {scene.output / 'artifacts'} (ls -ld" in failure.advice, "what is there of it"
     assert "chown" in failure.advice
 
 
