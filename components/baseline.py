@@ -1,5 +1,6 @@
 """The model in service as what a candidate is compared with, or why there is no comparison."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,6 +93,14 @@ def failure_of(model: Path, examples: list[str], classes: int) -> str | None:
         if tuple(found) != (len(batch), classes):
             return f"probabilities of the shape {tuple(found)} for {len(batch)} images and {classes} classes"
     return None
+
+
+def probe(model: Path) -> Callable[[bytes], object]:
+    """What is asked of a model about one raw example, as a function that fails where the model does."""
+    import tensorflow as tf
+
+    loaded = _loaded(model)
+    return lambda record: [loaded.signatures[name](tf.constant([record])) for name in SIGNATURES]
 
 
 def _cause(error: Exception) -> str:

@@ -33,6 +33,27 @@ class DataRefused(GraftError):
         self.found: Findings | None = None
 
 
+class ImageFailed(GraftError):
+    """An image on which a step failed.
+
+    Attributes:
+      image: its path in the data set; None where only its key is known.
+      happened: the sentence without the image, such as `cannot be decoded (not a PNG file).`
+      key: SHA-256 of the file as it was ingested, hexadecimal.
+      artifact: folder of the artifact that holds the copy on which the step failed; None for the person's own file.
+      damaged: whether that copy is not what an earlier step wrote.
+    """
+
+    def __init__(self, message: str):
+        # One argument, as Beam makes an error anew with a longer one.
+        super().__init__(message)
+        self.image: str | None = None
+        self.happened = ""
+        self.key: str | None = None
+        self.artifact: str | None = None
+        self.damaged = False
+
+
 class OutputBusy(GraftError):
     """Another run holds the output folder."""
 

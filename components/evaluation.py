@@ -21,8 +21,8 @@ from tfx.types import artifact_utils, standard_artifacts, standard_component_spe
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import io_utils, json_utils, path_utils, proto_utils
 
-from components import concerns, features, metrics, predictions, progress
-from components.baseline import Baseline, choose_baseline, failure_of, stored_class_names
+from components import broken_image, causes, concerns, features, metrics, predictions, progress
+from components.baseline import Baseline, choose_baseline, failure_of, probe, stored_class_names
 from components.examples_schema import SCHEMA_FILE, read_class_names
 from components.gate import OVERALL, Check, GateRules, Images, decide, detectable_drop
 from components.ingestion import image_count
@@ -76,7 +76,10 @@ class Executor(tfx_evaluator.Executor):
         baseline = choose_baseline(serving, class_names)
         try:
             self._evaluate(input_dict, output_dict, baseline, class_names)
-        except Exception:
+        except Exception as error:
+            if causes.of_the_machine(error):
+                raise
+            self._raise_for_image(error, input_dict, class_names)
             # Only a model in service that fails when it is asked again may be left out: a full disk, say, must not let
             # a worse candidate pass.
             cause = baseline.version and failure_of(baseline.version, _test_files(input_dict), len(class_names))
@@ -100,6 +103,19 @@ class Executor(tfx_evaluator.Executor):
         (evaluation / features.DECISION_FILE).write_text(json.dumps(result, indent=1))
         progress.warn_of(concerns.of_decision(result, asdict(rules)))
         _bless(output_dict, result["blessed"], model, baseline.version)
+
+    def _raise_for_image(self, error: Exception, input_dict, class_names: list[str]) -> None:
+        """Raises where the candidate cannot answer either: then it is not the fault of what is in service."""
+        model = artifact_utils.get_single_instance(input_dict[standard_component_specs.MODEL_KEY])
+        path = Path(path_utils.serving_model_path(model.uri))
+        if not failure_of(path, _test_files(input_dict), len(class_names)):
+            return
+        (examples,) = input_dict[standard_component_specs.EXAMPLES_KEY]
+        pattern = io_utils.all_files_pattern(artifact_utils.get_split_uri([examples], "test"))
+        failed = broken_image.find([pattern], probe(path), "cannot be classified")
+        if failed:
+            raise failed from error
+        raise error
 
     def _evaluate(self, input_dict, output_dict, baseline: Baseline, class_names: list[str]) -> None:
         """TFX's Evaluator, which leaves the prediction lines besides TFMA's files."""

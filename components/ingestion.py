@@ -19,7 +19,7 @@ from tfx.dsl.components.base import base_beam_component, base_beam_executor, exe
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
-from components import data_report, features, parallel, progress, storage
+from components import broken_image, data_report, features, parallel, progress, storage
 from components.examples_schema import write_schema
 from components.files import read_json_lines
 from components.image_files import ImageFile
@@ -53,9 +53,13 @@ class InspectFiles(beam.DoFn):
 
     def process(self, files: list[ImageFile]):
         with parallel.pool(self._threads) as pool:
-            for record in pool.map(lambda file: inspect_file(file, self._max_pixels, self._max_bytes), files):
+            for record in pool.map(self._inspect, files):
                 yield json.dumps(record)
                 progress.advance()
+
+    def _inspect(self, file: ImageFile) -> dict:
+        with broken_image.naming(file.path, "cannot be checked"):
+            return inspect_file(file, self._max_pixels, self._max_bytes)
 
 
 class MakeExample(beam.DoFn):
@@ -71,14 +75,17 @@ class MakeExample(beam.DoFn):
 
     def process(self, line: str):
         record = json.loads(line)
+        with broken_image.naming(record["path"], "cannot be made an example"):
+            made = self._made(record)
+        yield made
+
+    def _made(self, record: dict) -> beam.pvalue.TaggedOutput:
         try:
             data = storage.read_bytes(record["location"])
         except OSError as error:
-            yield self._lost(record, f"{IO_ERROR}: {error.strerror}")
-            return
+            return self._lost(record, f"{IO_ERROR}: {error.strerror}")
         if hashlib.sha256(data).hexdigest() != record["sha256"]:
-            yield self._lost(record, f"{IO_ERROR}: changed while it was read")
-            return
+            return self._lost(record, f"{IO_ERROR}: changed while it was read")
         metadata = {
             features.FORMAT: record["format"],
             features.HEIGHT: record["height"],
@@ -96,9 +103,8 @@ class MakeExample(beam.DoFn):
             encoded = readable(data, record["converted"], self._max_pixels)
         # Pillow's plugins raise what they like; one picture must not end the run, nor go without a line.
         except Exception as error:
-            yield self._lost(record, f"{record['format']} cannot be converted: {type(error).__name__}")
-            return
-        yield beam.pvalue.TaggedOutput(
+            return self._lost(record, f"{record['format']} cannot be converted: {type(error).__name__}")
+        return beam.pvalue.TaggedOutput(
             record["split"], (_example(metadata | {features.ENCODED: encoded}), _example(for_statistics))
         )
 

@@ -91,7 +91,12 @@ class About:
 
 
 def collect(
-    left: Produced, about: About, notes: Notes, error: str | None = None, exit_code: int | None = None
+    left: Produced,
+    about: About,
+    notes: Notes,
+    error: str | None = None,
+    exit_code: int | None = None,
+    advice: str | None = None,
 ) -> dict[str, Any]:
     """The summary of a run that ended, with what there is of it.
 
@@ -101,6 +106,7 @@ def collect(
       notes: of the runner.
       error: the sentence that the person saw, if the run failed.
       exit_code: of a run that failed.
+      advice: what the person was told to try, if anything.
     """
     data = _read(left.catalog, data_report.CATALOG_FILE)
     training = _read(left.model_run, features.TRAINING_FILE)
@@ -147,6 +153,7 @@ def collect(
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "step": notes.step if error is not None else None,
         "error": error,
+        "advice": advice,
     }
 
 

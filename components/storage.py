@@ -134,13 +134,24 @@ def find(prefix: str, pattern: str) -> list[Entry]:
         with _os_errors(prefix):
             (result,) = FileSystems.match([glob.escape(prefix) + pattern])
     except OSError as error:
-        raise UsageError(f"{prefix} cannot be listed ({error.strerror}).") from None
+        raise UsageError(f"{prefix} cannot be listed ({error.strerror}); {how_to_look(prefix)}.") from None
     return [
         Entry(file.path, file.size_in_bytes, int(file.last_updated_in_seconds * 1e9), 0)
         for file in result.metadata_list
         # An object that stands for a folder.
         if not file.path.endswith("/")
     ]
+
+
+def how_to_look(uri: str) -> str:
+    """What to check where a place that a URI names cannot be used."""
+    if not uri.startswith("gs://"):
+        return "look whether this machine reaches it, and whether its credentials are set and may use it"
+    bucket = "/".join(uri.split("/")[:3])
+    return (
+        f"look whether this machine reaches it and its credentials may use it: gcloud storage ls {bucket}; gcloud auth "
+        "application-default login, or GOOGLE_APPLICATION_CREDENTIALS, gives credentials"
+    )
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import tensorflow as tf
 import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
 from apache_beam.transforms.window import GlobalWindows
@@ -24,7 +25,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import io_utils
 from tfx_bsl.coders import example_coder
 
-from components import features, png, progress
+from components import broken_image, features, pixels, png, progress
 from components.examples_schema import SCHEMA_FILE, class_names
 from components.ingestion import image_count
 from components.preprocessing import preprocessing_fn
@@ -47,16 +48,17 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         transformed.split_names = artifact_utils.encode_split_names(list(features.SPLITS))
         progress.start(image_count(examples), "resizing")
         make_source = tfxio_utils.get_tfxio_factory_from_artifact([examples], ["graft", "ImageTransform"], schema)
+        patterns = {
+            split: io_utils.all_files_pattern(artifact_utils.get_split_uri([examples], split))
+            for split in features.SPLITS
+        }
         with (
+            broken_image.looked_for(list(patterns.values()), lambda: _probe(settings), "cannot be decoded"),
             self._make_beam_pipeline() as pipeline,
             tft_beam.Context(self._get_tmp_dir(), desired_batch_size=BATCH_SIZE, use_deep_copy_optimization=True),
         ):
-            sources = {
-                split: make_source(io_utils.all_files_pattern(artifact_utils.get_split_uri([examples], split)))
-                for split in features.SPLITS
-            }
             columns = [features.ENCODED, features.CLASS_NAME, features.SHA256]
-            sources = {split: source.Project(columns) for split, source in sources.items()}
+            sources = {split: make_source(pattern).Project(columns) for split, pattern in patterns.items()}
             data = {
                 split: pipeline | f"Read {split}" >> source.BeamSource(BATCH_SIZE) for split, source in sources.items()
             }
@@ -77,6 +79,17 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                     >> beam.ParDo(EncodeExamples(metadata.schema, settings["image_size"], settings["storage"]))
                     | f"Write {split}" >> beam.io.WriteToTFRecord(prefix)
                 )
+
+
+def _probe(settings: dict[str, Any]) -> broken_image.Probe:
+    """What `preprocessing_fn` does to the pixels of one raw example."""
+    how = {"size": settings["image_size"], "mode": settings["resize"], "storage": settings["storage"]}
+
+    @tf.function(input_signature=[tf.TensorSpec([1], tf.string)], autograph=False)
+    def prepared(encoded: tf.Tensor) -> tf.Tensor:
+        return pixels.prepare(encoded, **how)
+
+    return lambda record: prepared([broken_image.value_of(record, features.ENCODED)])
 
 
 class EncodeExamples(beam.DoFn):

@@ -1,5 +1,6 @@
 """A sample of the transformed examples as pixels, the same whatever files and order the runner wrote."""
 
+import functools
 import heapq
 import math
 from collections import defaultdict
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from components import features, pixels
+from components import broken_image, features, pixels
 from components.conversion import Images
 
 PARSED_AT_ONCE = 64
@@ -31,7 +32,9 @@ def read_images(pattern: str, size: int, storage: str, limit: int, classes: int 
         # The largest hashes are as good a draw as any, and memory holds no more than what is wanted.
         (heapq.heappush if len(heap) < share else heapq.heappushpop)(heap, row)
     chosen = heapq.nlargest(limit, (row for heap in kept.values() for row in heap))
-    images, constants = zip(*(_image(record, size, storage) for _, _, record in chosen), strict=True)
+    probe = functools.partial(_image, size=size, storage=storage)
+    with broken_image.looked_for([pattern], lambda: probe, broken_image.AS_STORED):
+        images, constants = zip(*(_image(record, size, storage) for _, _, record in chosen), strict=True)
     return Images(np.stack(images), np.array([label for _, label, _ in chosen]), constants[0])
 
 

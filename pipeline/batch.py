@@ -13,7 +13,7 @@ from components import parallel
 from pipeline.answer_files import AnswerFile
 from pipeline.chunks import Chunks
 from pipeline.predict import Limits, Loaded, classifier, share_cores
-from pipeline.runners import BEAM_ARGUMENTS
+from pipeline.runners import BEAM_ARGUMENTS, notice_dead_workers
 
 
 class AnswerChunk(beam.DoFn):
@@ -49,6 +49,7 @@ def answer_all(
     model = shared.Shared()
     model.acquire(lambda: loaded)
     work = AnswerChunk(folder, form, limits, model, processes=1 if runner == "local" else parallel.cores())
+    notice_dead_workers()
     with beam.Pipeline(options=PipelineOptions(BEAM_ARGUMENTS[runner])) as pipeline:
         _ = (
             pipeline

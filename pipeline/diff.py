@@ -42,7 +42,7 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
     if found["problems"]:
         out.print()
     for problem in found["problems"]:
-        terminal.say(out, problem)
+        terminal.say_whole(out, problem)
 
 
 def _rows(out: Console, title: str, names: list[str], rows: list[tuple[str, Any, Any, str]]) -> None:

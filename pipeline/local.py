@@ -25,13 +25,14 @@ from components.source import ROOT, source_digest
 from components.sources import Sources, list_images, resolve, spans_text
 from components.steps import STEPS, SUMMARY_FILE, Notes
 from components.storage import is_uri
+from pipeline import failure as failures
 from pipeline import run_report
 from pipeline import summary as summaries
 from pipeline.config import Config
 from pipeline.console import Detail, Steps, telling
 from pipeline.in_service import at as in_service_at
 from pipeline.output import Output, read_summary, write_json
-from pipeline.runners import BEAM_ARGUMENTS
+from pipeline.runners import BEAM_ARGUMENTS, notice_dead_workers
 from trainer import backbones
 
 MARK_FILE = "fingerprint"
@@ -86,7 +87,8 @@ def up_to(
       What ran (its folder, artifacts and timings), and where to tell the person.
 
     Raises:
-      GraftError: one sentence for whatever went wrong, in a step or in the body; the log has the rest.
+      GraftError: nothing was started, for a reason that the person can mend.
+      SystemExit: with the exit code, when the person has been told what went wrong in a step or in the body.
     """
     began = time.time()
     with _opened(config, images, output_folder, detail) as (output, sources, digest, _):
@@ -97,10 +99,8 @@ def up_to(
                 yield started, steps
             except BaseException as error:
                 started.keep_error(error)
-                steps.say(f"The full log is {started.log}")
-                if isinstance(error, GraftError):
-                    raise
-                raise GraftError(summaries.sentence(error, started)) from error
+                summaries.print_failure(started.explain(error), started, steps)
+                raise SystemExit(getattr(error, "exit_code", 1)) from error
 
 
 @contextlib.contextmanager
@@ -124,6 +124,8 @@ def _opened(
     output.prepare()
     with output.held():
         steps = Steps(detail=detail)
+        if ended := output.ended_without_a_word():
+            steps.say(f"The run before, {ended.run_id}, ended in {ended.step} without a word: was it killed?")
         with steps.step("Look at the images") as result:
             progress.start(len(listing.files), unit="files")
             memory = output.cache / "digests.json"
@@ -251,16 +253,19 @@ class _Run:
     def execute(self, fingerprint: str, detail: Detail) -> dict[str, Any]:
         """Runs every step; whatever happens, a summary is written and `runs/latest` points here."""
         error: BaseException | None = None
+        failure: failures.Failure | None = None
         with telling(self.log, detail, self.notes.warnings.append) as steps:
             try:
                 self.run_steps(steps)
             # A person gets one sentence and an exit code for whatever went wrong; the log has the rest.
             except BaseException as caught:
                 self.keep_error(caught)
-                error = caught
-            summary = self._summary(error)
-            write_json(self.folder / SUMMARY_FILE, summary)
-            self.output.point_latest(self.folder)
+                error, failure = caught, self.explain(caught)
+            summary = self._summary(error, failure)
+            # What could not be written because the disk is full or the folder gone, the person has been told of.
+            with contextlib.suppress(OSError) if error else contextlib.nullcontext():
+                write_json(self.folder / SUMMARY_FILE, summary)
+                self.output.point_latest(self.folder)
             if error is None:
                 self._after(summary)
                 # Last, so that a run that was killed before it is not taken for a finished one.
@@ -268,15 +273,33 @@ class _Run:
                 mark = _mark(self.output, fingerprint, self.config.push.destination, published)
                 write_whole(self.folder / MARK_FILE, mark)
             self._report(summary)
-            summaries.print_end(summary, self, steps, error)
+            if failure:
+                summaries.print_failure(failure, self, steps)
+            else:
+                summaries.print_end(summary, self, steps)
         if isinstance(error, KeyboardInterrupt):
             raise error
         return summary
 
-    def _summary(self, error: BaseException | None) -> dict[str, Any]:
-        sentence = None if error is None else summaries.sentence(error, self)
+    def _summary(self, error: BaseException | None, failure: failures.Failure | None) -> dict[str, Any]:
         left = run_summary.produced(self.artifacts)
-        return run_summary.collect(left, self.about, self.notes, sentence, getattr(error, "exit_code", 1))
+        if failure is None:
+            return run_summary.collect(left, self.about, self.notes)
+        code = getattr(error, "exit_code", 1)
+        return run_summary.collect(left, self.about, self.notes, failure.sentence, code, failure.advice)
+
+    def explain(self, error: BaseException) -> failures.Failure:
+        """What to tell the person of an error that ended this run."""
+        scene = failures.Scene(
+            step=self.notes.step,
+            output=self.output.root,
+            log=self.log,
+            artifacts=[each.uri for outputs in self.artifacts.values() for each in outputs.values()],
+            examples=run_summary.produced(self.artifacts).examples,
+            processes=self.config.runner.beam == "processes",
+            destination=self.output.serving_place(self.config.push.destination),
+        )
+        return failures.explain(error, scene)
 
     def _report(self, summary: dict[str, Any]) -> None:
         """Writes the page, with the summary that it tells of beside it."""
@@ -306,11 +329,13 @@ class _Run:
 
     def keep_error(self, error: BaseException) -> None:
         """Puts an error into the log, and what it says was kept out beside it."""
-        traceback.print_exception(error)
-        if rows := data_report.quarantined_lines(getattr(error, "quarantined", [])):
-            write_json_lines(self.folder / data_report.QUARANTINE_FILE, rows)
-        if found := getattr(error, "found", None):
-            found.write(self.folder)
+        # The full disk may have no room for any of it.
+        with contextlib.suppress(OSError):
+            traceback.print_exception(error)
+            if rows := data_report.quarantined_lines(getattr(error, "quarantined", [])):
+                write_json_lines(self.folder / data_report.QUARANTINE_FILE, rows)
+            if found := getattr(error, "found", None):
+                found.write(self.folder)
 
     def run_steps(self, steps: Steps, last: str | None = None) -> None:
         """Runs every step, or those up to the one of that id."""
@@ -328,6 +353,8 @@ class _Run:
             from tfx.orchestration import metadata
 
             from pipeline import graph
+
+            notice_dead_workers()
         inputs = json.dumps([self.sources.places, self.digest.value, graph.ingestion_settings(self.config)])
         memory = _Memory(self.output, inputs, self.folder.name)
         pipeline = graph.create_pipeline(

@@ -13,7 +13,7 @@ from typing import Any
 
 from components.errors import OutputBusy, UsageError
 from components.files import write_whole
-from components.steps import SUMMARY_FILE
+from components.steps import SUMMARY_FILE, Notes, read_notes
 from components.storage import is_uri
 
 LOCK = ".lock"
@@ -133,6 +133,13 @@ class Output:
     def last_finished(self) -> Path | None:
         """The newest run that ended as published or refused."""
         return next((run for run in self.all_runs() if read_summary(run).get("status") in ENDINGS), None)
+
+    def ended_without_a_word(self) -> Notes | None:
+        """What the newest run noted, if it wrote no summary: whoever holds the folder knows that it is not going on."""
+        newest = next(iter(self.all_runs()), None)
+        if newest is None or (newest / SUMMARY_FILE).exists():
+            return None
+        return read_notes(newest)
 
     def all_runs(self) -> list[Path]:
         """The folders of runs, newest first."""

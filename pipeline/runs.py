@@ -185,7 +185,7 @@ def _print(
     if not serving:
         terminal.say(out, "Nothing is in service.")
     for note in notes:
-        terminal.say(out, note)
+        terminal.say_whole(out, note)
 
 
 def _table(rows: list[dict[str, Any]]):

@@ -56,7 +56,8 @@ def _before(summary: dict[str, Any], gate: dict[str, Any]) -> list[str]:
     lines = [f"Run {summary.get('run_id', 'unknown')}: {summary.get('status', 'unknown')}"]
     lines += _what(summary)
     if summary.get("error"):
-        lines.append(f"It failed: {summary['error']}")
+        step = f" in {summary['step']}" if summary.get("step") else ""
+        lines.append(f"It failed{step}: {summary['error']}")
     if summary.get("advice"):
         lines.append(f"What to try: {summary['advice']}")
     lines += [f"warning: {warning}" for warning in summary.get("warnings") or []]

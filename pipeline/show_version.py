@@ -47,7 +47,7 @@ def show_version(wanted: str, folder: Path | None, as_json: bool) -> None:
     if found["problems"]:
         out.print()
     for problem in found["problems"]:
-        terminal.say(out, problem)
+        terminal.say_whole(out, problem)
 
 
 def _head(found: dict[str, Any]) -> str:

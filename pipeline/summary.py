@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components import conversion, data_report, features, serving_check
-from components.errors import GraftError, printable
+from components.errors import printable
 from components.gate_wording import floor_out_of_reach
 from components.steps import REPORT_FILE
 from components.storage import is_uri
@@ -13,20 +13,10 @@ from trainer import concerns
 
 if TYPE_CHECKING:
     from pipeline.console import Steps
+    from pipeline.failure import Failure
     from pipeline.local import _Run
 
 MAX_REFUSALS = 10
-
-
-def sentence(error: BaseException, run: "_Run") -> str:
-    """What went wrong, in one sentence."""
-    if isinstance(error, GraftError):
-        return str(error)
-    if isinstance(error, KeyboardInterrupt):
-        return f"{run.notes.step} was interrupted; run the same command again, finished steps come from the cache."
-    lines = str(error).strip().splitlines()
-    cause = lines[0][:300] if lines else type(error).__name__
-    return f"{run.notes.step} failed: {type(error).__name__}: {cause}"
 
 
 def note(node_id: str, outputs: dict[str, Any]) -> str:
@@ -87,14 +77,9 @@ def _resumed(training: dict[str, Any]) -> list[tuple[str, int]]:
 # ---- the end of a run -----------------------------------------------------------------------------------------------
 
 
-def print_end(summary: dict[str, Any], run: "_Run", steps: "Steps", error: BaseException | None) -> None:
+def print_end(summary: dict[str, Any], run: "_Run", steps: "Steps") -> None:
     """Accuracy, the worst classes, what was kept out, the decision, where the model is, what to type next."""
     steps.say()
-    if error is not None:
-        steps.say(f"failed: {summary['error']}")
-        steps.say(f"The full log is {run.log}")
-        print_report(run, steps)
-        return
     test = summary["metrics"]["test"]
     steps.say(f"{summary['status']}: test accuracy {test['accuracy']:.3f} on {test['examples']} images")
     worst = sorted(test["per_class"].items(), key=lambda item: item[1]["recall"])[:3]
@@ -121,6 +106,17 @@ def print_report(run: "_Run", steps: "Steps") -> None:
     """Where the page is, if it could be written."""
     if (page := run.folder / REPORT_FILE).is_file():
         steps.say(f"Report: {page}")
+
+
+def print_failure(failure: "Failure", run: "_Run", steps: "Steps") -> None:
+    """The step, the cause, what to try, and the log, if there is one still."""
+    steps.say()
+    steps.say(f"failed in {run.notes.step}: {failure.sentence}")
+    if failure.advice:
+        steps.say(f"Try: {failure.advice}")
+    print_report(run, steps)
+    if run.log.is_file():
+        steps.say(f"Log: {run.log}")
 
 
 def print_kept_out(data: dict[str, Any], run: "_Run", steps: "Steps") -> None:

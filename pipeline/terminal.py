@@ -19,8 +19,8 @@ def console() -> Console:
 
 
 def say(out: Console, line: str = "", style: str = "") -> None:
-    """A line; on a terminal it is folded between words."""
-    out.print(Text(printable(line), style), soft_wrap=not out.is_terminal)
+    """A line, folded between words."""
+    out.print(Text(printable(line), style), soft_wrap=False)
 
 
 def say_whole(out: Console, line: str) -> None:

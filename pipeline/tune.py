@@ -39,6 +39,7 @@ def tune(
 
     Raises:
       GraftError: as `local.up_to`.
+      SystemExit: as `local.up_to`.
     """
     require_new(recipe)
     if config.training.start_from == "in_service":

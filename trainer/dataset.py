@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from components import features, pixels, progress
+from components import broken_image, features, pixels, progress
 from trainer import rows
 from trainer.augmentation import Augmentation
 from trainer.rows import Rows
@@ -163,7 +163,8 @@ def read_split(patterns: Sequence[str], size: int, storage: str, scratch: Path) 
             progress.advance(len(batch[features.IMAGE]))
 
     path = scratch / f"pixels-{len(list(scratch.iterdir()))}"
-    rows.write(path, images())
+    with broken_image.looked_for(patterns, lambda: parse, broken_image.AS_STORED):
+        rows.write(path, images())
     all_labels, all_keys = np.concatenate(labels), np.concatenate(keys)
     order = np.argsort(all_keys, kind="stable")
     stored = Rows(path, (len(all_labels), size, size, 3), np.float32 if as_float else np.uint8)

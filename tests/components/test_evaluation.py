@@ -14,6 +14,7 @@ from PIL import Image
 
 from components import features, progress
 from components.baseline import choose_baseline
+from components.errors import ImageFailed
 from components.examples_schema import write_schema
 
 SIZE = 8
@@ -123,7 +124,7 @@ def examples(tmp_path_factory) -> Path:
 def evaluate(examples, tmp_path):
     """Runs the real step on a candidate and what is in service."""
 
-    def run(candidate: Path, in_service: Path | None = None, **rules) -> Outcome:
+    def run(candidate: Path, in_service: Path | None = None, examples: Path = examples, **rules) -> Outcome:
         from tfx.dsl.components.base import base_beam_executor
         from tfx.types import artifact_utils, standard_artifacts
 
@@ -181,6 +182,24 @@ def test_g2_g7_candidate_worse_on_one_class_is_refused_by_name_and_both_models_w
     (row,) = (row for row in outcome.rows if row["key"] == "blue 001")
     assert (row["label"], row["candidate"]["id"] != 0, row["baseline"]["id"]) == (0, True, 0)
     assert row["baseline"]["true_score"] > row["candidate"]["true_score"]
+
+
+def test_p9_test_image_that_cannot_be_classified_is_named_and_what_is_in_service_not_blamed(
+    evaluate, examples, models, tmp_path
+):
+    (file,) = examples.glob("Split-test/*")
+    rows = list(tf.data.TFRecordDataset(str(file)).as_numpy_iterator())
+    example = tf.train.Example.FromString(rows[40])
+    example.features.feature[features.ENCODED].bytes_list.value[0] = b"no image"
+    rows[40] = example.SerializeToString()
+    damaged = tmp_path / "damaged"
+    (damaged / "Split-test").mkdir(parents=True)
+    with tf.io.TFRecordWriter(str(damaged / "Split-test" / file.name)) as writer:
+        for row in rows:
+            writer.write(row)
+    with pytest.raises(ImageFailed, match=r"^green/strong-10.png cannot be classified \(.*image") as caught:
+        evaluate(models / "good", models / "good", examples=damaged)
+    assert (caught.value.artifact, caught.value.damaged) == (str(damaged), True)
 
 
 def test_g3_g7_the_swapped_pair_gets_the_swapped_answer_also_with_its_classes_in_another_order(

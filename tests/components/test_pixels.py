@@ -85,13 +85,8 @@ def through_transform(files: list[bytes], folder, **how) -> list[str]:
         with tf.io.TFRecordWriter(str(folder / "in" / f"Split-{split}" / "data_tfrecord-00000-of-00001")) as writer:
             for i, data in enumerate(files):
                 row = {features.ENCODED: data, features.CLASS_NAME: "b" if i else "a", features.SHA256: str(i)}
-                writer.write(
-                    _example(
-                        {name: 0 for name in (features.HEIGHT, features.WIDTH, features.CHANNELS)}
-                        | {name: "" for name in (features.FORMAT, features.FILENAME)}
-                        | row
-                    )
-                )
+                row |= {features.FILENAME: f"{i}.jpg", features.FORMAT: ""}
+                writer.write(_example({name: 0 for name in (features.HEIGHT, features.WIDTH, features.CHANNELS)} | row))
     context = base_beam_executor.BaseBeamExecutor.Context(
         beam_pipeline_args=["--runner=FnApiRunner"], tmp_dir=str(folder / "tmp"), unique_id="1"
     )

@@ -326,6 +326,7 @@ def test_p2_training_from_the_model_in_service_that_was_killed_goes_on(graft, im
     assert result.code in (0, 4), result.out + result.error
     assert not result.ran("Ingest images")
     assert f"begun from version {version.name}, gone on with after fine-tune epoch" in result.out
+    assert re.search(r"^The run before, [0-9-]+, ended in Train without a word: was it killed\?$", result.out, re.M)
     # The classes are the same: there is no head to be trained alone.
     assert result.summary["training"]["frozen"] is None
     assert 1 <= result.summary["training"]["fine_tune"]["resumed_after"] < 40

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
+from components import features
 from components.report.pictures import of_kept_out
 from tests.e2e.graft import TINY, Graft, write_shapes
 from tests.pipeline.terminal import Terminal
@@ -164,3 +165,40 @@ def is_in_order(terminal: Terminal) -> None:
     assert any(" of " in line and "Resize and normalise" in line for line in live)
     steps = [row for row in rows[:end] if not row.startswith(("warning: ", "    "))]
     assert all(re.fullmatch(r"  \S.{24,} +\d+\.\d s(  .+)?|  \S.*", row) for row in steps)
+
+
+def damage_copy(path: Path, number: int) -> str:
+    """Overwrites the bytes of an image in a file of raw examples; returns the image's name."""
+    import tensorflow as tf
+
+    rows = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
+    example = tf.train.Example.FromString(rows[number])
+    example.features.feature[features.ENCODED].bytes_list.value[0] = b"no image any more"
+    rows[number] = example.SerializeToString()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for row in rows:
+            writer.write(row)
+    return example.features.feature[features.FILENAME].bytes_list.value[0].decode()
+
+
+def test_p9_step_and_image_are_named_and_what_is_advised_helps(graft, images, published):
+    """The copy of an image that ingestion made is damaged before Transform takes it from the cache."""
+    (examples,) = graft.output.glob("artifacts/ImageExampleGen/examples/*/Split-train/*")
+    name = damage_copy(examples, 70)
+    larger = ("--set", "transform.image_size=80")
+    result = graft.run(images, *FAST, *larger)
+    assert result.code == 1, result.out + result.error
+    assert not result.ran("Ingest images")
+    failed, advice, report, log = result.out.splitlines()[-4:]
+    assert failed.startswith(f"failed in Resize and normalise: {name} cannot be decoded (")
+    assert len(failed) < 300
+    (folder,) = re.findall(r"^Try: .* remove (\S+) and run the same command again", advice)
+    folder_of_run = graft.output / "runs" / result.summary["run_id"]
+    assert (report, log) == (f"Report: {folder_of_run / 'report.html'}", f"Log: {folder_of_run / 'log.txt'}")
+    summary = result.summary
+    assert (summary["status"], summary["step"]) == ("failed", "Resize and normalise")
+    assert (f"failed in {summary['step']}: {summary['error']}", f"Try: {summary['advice']}") == (failed, advice)
+    shutil.rmtree(folder)
+    mended = graft.run(images, *FAST, *larger)
+    assert mended.ran("Ingest images")
+    assert mended.code in (0, 4), mended.out + mended.error

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from components.errors import OutputBusy, UsageError
+from components.steps import Notes
 from pipeline.output import Output, read_summary, write_json
 from tests.conftest import ROOT
 
@@ -123,6 +124,19 @@ def test_damaged_summary_counts_as_none(output):
     (output.runs / "20260101-000001" / "summary.json").write_text('{"status": "publ')
     assert read_summary(output.runs / "20260101-000001") == {}
     assert output.last_finished() is None
+
+
+def test_newest_run_that_left_notes_and_no_summary_ended_without_a_word(output):
+    assert output.ended_without_a_word() is None
+    run(output, "20260101-000001", "published")
+    killed = output.runs / "20260101-000002"
+    killed.mkdir()
+    assert output.ended_without_a_word() is None, "nothing is known of it"
+    Notes(killed.name, 0.0, "Train").write(killed)
+    found = output.ended_without_a_word()
+    assert (found.run_id, found.step) == (killed.name, "Train")
+    run(output, "20260101-000003", "failed")
+    assert output.ended_without_a_word() is None, "it was told of in the run after it"
 
 
 def test_write_json_leaves_the_old_file_where_writing_fails(tmp_path):

@@ -1,0 +1,148 @@
+"""Which image broke a step: a graph that decodes whole batches does not say so, nor does Beam.
+
+Nothing here runs unless a step has failed already.
+"""
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from components import causes, features, parallel, progress
+from components.errors import ImageFailed, printable
+
+LIMIT = 120  # seconds until a search is given up
+# As many failures without one success are the step's fault, or the whole folder's, and no single image's.
+ALL_FAIL = 16
+
+# What a step says that reads transformed examples.
+AS_STORED = "cannot be decoded as it was stored"
+
+Probe = Callable[[bytes], object]
+
+
+@contextlib.contextmanager
+def naming(path: str, fails: str) -> Iterator[None]:
+    """Whatever the body raises says which image it was about, also as text from a worker process.
+
+    Args:
+      path: the image's, in the data set.
+      fails: what could not be done, such as `cannot be checked`.
+
+    Raises:
+      ImageFailed: in place of any other error of the body.
+    """
+    try:
+        yield
+    except Exception as error:
+        happened = f"{fails} ({_named(error)})."
+        failed = ImageFailed(f"{printable(path)} {happened}")
+        failed.image, failed.happened = path, happened
+        raise failed from error
+
+
+def _named(error: Exception) -> str:
+    said = causes.brief(error).rstrip(".")
+    kind = type(error).__name__
+    return said if said == kind else f"{kind}: {said}"
+
+
+@contextlib.contextmanager
+def looked_for(patterns: Sequence[str], probe: Callable[[], Probe], fails: str) -> Iterator[None]:
+    """Where the body fails, looks for the image on which it did, one by one.
+
+    Args:
+      patterns: of the TFRecord files of examples that the body read, in the folders of an artifact's splits.
+      probe: makes a function that is given a serialised example and fails where the body did.
+      fails: as for `naming`.
+
+    Raises:
+      ImageFailed: an image was found: the probe fails on it, and not on all.
+      Exception: the body's own error otherwise.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, ImageFailed) and not causes.of_the_machine(error):
+            failed = None
+            # What stops the search is no news: the error is.
+            with contextlib.suppress(Exception):
+                failed = find(patterns, probe(), fails)
+            if failed is not None:
+                raise failed from error
+        raise
+
+
+def find(patterns: Sequence[str], probe: Probe, fails: str) -> ImageFailed | None:
+    """The first image that a probe fails on; None where there is none, where all fail, or when `LIMIT` is over.
+
+    Args:
+      patterns: as for `looked_for`.
+      probe: given a serialised example; called in several threads.
+      fails: as for `naming`.
+    """
+    until = time.monotonic() + LIMIT
+    broken: tuple[bytes, Exception] | None = None
+    passed = failures = 0
+
+    def attempt(record: bytes) -> tuple[bytes, Exception | None]:
+        try:
+            probe(record)
+        except Exception as error:
+            return record, error
+        return record, None
+
+    progress.start(None, "looking for the image on which it failed")
+    with parallel.pool(parallel.cores()) as pool:
+        for record, error in parallel.ordered(pool, attempt, _records(patterns), parallel.cores() * 4):
+            if error is None:
+                passed += 1
+            else:
+                broken, failures = broken or (record, error), failures + 1
+            if (broken and passed) or failures == ALL_FAIL or time.monotonic() > until:
+                break
+    artifact = os.path.dirname(os.path.dirname(patterns[0]))
+    return _failed(*broken, artifact, fails) if broken and passed else None
+
+
+def _records(patterns: Sequence[str]) -> Iterator[bytes]:
+    import tensorflow as tf
+
+    files = [path for pattern in patterns for path in sorted(tf.io.gfile.glob(pattern))]
+    yield from tf.data.TFRecordDataset(files).as_numpy_iterator()
+
+
+def _failed(record: bytes, error: Exception, artifact: str, fails: str) -> ImageFailed:
+    """The error that names the image of an example, raw or transformed."""
+    name, encoded = (value_of(record, feature) for feature in (features.FILENAME, features.ENCODED))
+    key = value_of(record, features.SHA256) or value_of(record, features.KEY)
+    image = os.fsdecode(name) if name is not None else None
+    shown = printable(image) if image else f"The image {key.decode()[:16]}… (SHA-256 of the file)"
+    happened = f"{fails} ({causes.brief(error).rstrip('.')})."
+    failed = ImageFailed(f"{shown} {happened}")
+    failed.image, failed.happened = image, happened
+    failed.key, failed.artifact = key.decode() if key else None, artifact
+    # A picture that was converted has other bytes than its file; that one TensorFlow cannot read it was not made so.
+    failed.damaged = encoded is None or hashlib.sha256(encoded).hexdigest() != failed.key
+    return failed
+
+
+def value_of(record: bytes, feature: str) -> bytes | None:
+    """The bytes of a feature of a serialised example; None where it has none."""
+    import tensorflow as tf
+
+    values = tf.train.Example.FromString(record).features.feature[feature].bytes_list.value
+    return values[0] if values else None
+
+
+def name_of(key: str, patterns: Sequence[str]) -> str | None:
+    """The path of the image with that key in raw examples; None where it is not among them or they cannot be read."""
+    until = time.monotonic() + LIMIT
+    with contextlib.suppress(Exception):
+        for record in _records(patterns):
+            if value_of(record, features.SHA256) == key.encode():
+                return os.fsdecode(value_of(record, features.FILENAME))
+            if time.monotonic() > until:
+                break
+    return None

@@ -1,0 +1,229 @@
+"""What is told of errors as they really come, and what is advised."""
+
+import errno
+import os
+import re
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components import features
+from components.errors import DataRefused, ImageFailed, UsageError
+from components.ingestion import _example
+from pipeline.failure import Scene, explain
+from pipeline.output import Output
+
+
+@pytest.fixture
+def scene(tmp_path) -> Scene:
+    """An output folder in which ingestion left examples."""
+    output = Output(tmp_path / "out")
+    output.prepare()
+    run = output.new_run()
+    examples = output.artifacts / "ImageExampleGen" / "examples" / "1"
+    for split in features.SPLITS:
+        (examples / f"Split-{split}").mkdir(parents=True)
+        with tf.io.TFRecordWriter(str(examples / f"Split-{split}" / "data_tfrecord-00000-of-00001")) as writer:
+            for number in range(3):
+                writer.write(_example({features.SHA256: f"{split} {number}", features.FILENAME: f"cat/{number}\n.jpg"}))
+    statistics = output.artifacts / "StatisticsGen" / "statistics" / "2"
+    (statistics / "Split-eval").mkdir(parents=True)
+    (statistics / "Split-eval" / "FeatureStats.pb").write_bytes(b"no records")
+    return Scene("Train", output.root, run / "log.txt", [str(statistics), str(examples)], str(examples))
+
+
+def raised(function) -> BaseException:
+    with pytest.raises(BaseException) as caught:
+        function()
+    return caught.value
+
+
+def test_interruption_is_none_of_the_programs_faults(scene):
+    failure = explain(KeyboardInterrupt(), scene)
+    assert failure.sentence == "interrupted."
+    assert "finished steps come from the cache" in failure.advice
+
+
+@pytest.mark.parametrize("error", [UsageError("The weights x are missing; put them there."), DataRefused("No images.")])
+def test_sentence_of_ours_stays_and_needs_no_advice(scene, error):
+    failure = explain(error, scene)
+    assert (failure.sentence, failure.advice) == (str(error), None)
+
+
+def test_p3_full_disk_is_named_with_what_is_free(scene):
+    def write():
+        with open("/dev/full", "w") as file:
+            file.write("x")
+
+    error = raised(write)
+    error.filename = str(scene.output / "artifacts" / "Trainer" / "model")
+    failure = explain(error, scene)
+    assert failure.sentence.startswith(f"{error.filename} could not be written: the disk of /")
+    assert re.search(r"was full \([0-9.]+ [GM]B of [0-9.]+ GB are free now\)\.$", failure.sentence)
+    assert "give --output a folder on another disk" in failure.advice
+
+
+def test_p3_full_disk_for_temporary_files_is_told_from_that_of_the_output(scene):
+    failure = explain(OSError(errno.ENOSPC, "No space left on device", "/dev/shm/x"), scene)
+    assert "the disk of /dev/shm was full" in failure.sentence
+    assert "TMPDIR" in failure.advice
+
+
+def test_p3_transform_of_beam_is_not_taken_for_the_path_that_could_not_be_written(scene):
+    text = "[Errno 28] No space left on device [while running 'Write train/Write/WriteImpl/WriteBundles']"
+    sentence = explain(OSError(errno.ENOSPC, text), scene).sentence
+    assert "WriteBundles" not in sentence
+    assert sentence.startswith("/")
+
+
+def test_error_that_a_worker_process_reports_as_a_stack_is_told_as_its_own(scene):
+    stack = 'Traceback (most recent call last):\n  File "/usr/lib/python3/x.py", line 1, in run\n    write()\n'
+    full = f"{stack}OSError: [Errno 28] No space left on device [while running 'Write']\n"
+    assert explain(RuntimeError(full), scene).sentence.startswith(str(scene.output))
+    (file,) = Path(scene.examples, "Split-eval").iterdir()
+    file.write_bytes(file.read_bytes()[:40])
+    damaged = f"{stack}ValueError: Not a valid TFRecord. Fewer than 9 bytes: b'00' [while running 'Read']\n"
+    said = explain(RuntimeError(damaged), scene).sentence
+    assert said == f"{file} is damaged (Not a valid TFRecord. Fewer than 9 bytes)."
+
+
+def test_lack_of_memory_says_what_to_lower(scene):
+    failure = explain(raised(lambda: np.empty((1 << 55,), np.uint8)), scene)
+    assert failure.sentence.startswith("This machine's memory did not suffice (Unable to allocate 32.0 PiB")
+    assert "Lower training.batch_size or transform.image_size" in failure.advice
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_lack_of_memory_in_beam_names_the_runner_only_where_it_has_several_processes(scene, processes):
+    failure = explain(MemoryError(), Scene("Resize and normalise", scene.output, scene.log, processes=processes))
+    assert failure.sentence == "This machine's memory did not suffice (MemoryError)."
+    assert "data.max_pixels" in failure.advice
+    assert ("runner.beam: local" in failure.advice) == processes
+
+
+def test_lack_of_gpu_memory_is_told_from_that_of_the_machine(scene):
+    text = (
+        "Graph execution error:\n\nDetected at node model/conv defined at (most recent call last):\n<stack traces "
+        "unavailable>\nOOM when allocating tensor with shape[512,112,112,96] and type float on "
+        "/job:localhost/replica:0/task:0/device:GPU:0 by allocator GPU_0_bfc\n\t [[{{node model/conv}}]]\nHint: If you "
+        "want to see a list of allocated tensors [Op:__inference_step_9]"
+    )
+    failure = explain(tf.errors.ResourceExhaustedError(None, None, text), scene)
+    assert failure.sentence.startswith("The GPU's memory did not suffice (OOM when allocating tensor with shape[512,")
+    assert "training.precision: mixed_float16" in failure.advice
+
+
+def test_too_many_open_files_says_how_to_allow_more(scene):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = []
+
+    def open_many():
+        while True:
+            files.append(open(os.devnull))  # noqa: SIM115
+
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 4, limits[1]))
+        error = raised(open_many)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for file in files:
+            file.close()
+    failure = explain(error, scene)
+    assert failure.sentence == f"too many files were open at once: this process may open {limits[0]}."
+    assert "ulimit -n" in failure.advice
+
+
+def test_damaged_database_says_what_to_remove(scene):
+    from ml_metadata.metadata_store import metadata_store
+    from ml_metadata.proto import metadata_store_pb2
+
+    database = scene.output / "metadata.db"
+    database.write_text("no database" * 1000)
+    config = metadata_store_pb2.ConnectionConfig()
+    config.sqlite.filename_uri = str(database)
+    failure = explain(raised(lambda: metadata_store.MetadataStore(config)), scene)
+    assert failure.sentence == f"{database} is damaged (file is not a database)."
+    assert f"Remove {database} and {scene.output / 'artifacts'}" in failure.advice
+
+
+def test_damaged_file_of_examples_is_named_with_the_folder_to_remove(scene):
+    file = next((scene.output / "artifacts" / "ImageExampleGen" / "examples" / "1" / "Split-eval").iterdir())
+    data = bytearray(file.read_bytes())
+    data[30] ^= 0xFF
+    file.write_bytes(data)
+    failure = explain(raised(lambda: list(tf.data.TFRecordDataset(str(file)))), scene)
+    assert failure.sentence == f"{file} is damaged (corrupted record at 12)."
+    assert failure.advice.startswith(f"Remove {scene.examples} and run the same command again")
+
+
+def test_file_that_is_gone_from_an_artifact_says_which_folder_to_remove(scene):
+    gone = f"{scene.examples}/Split-train/*"
+    failure = explain(OSError(f"No files found based on the file pattern {gone}"), scene)
+    assert (
+        failure.sentence == f"Files are missing in {scene.examples} (No files found based on the file pattern {gone})."
+    )
+    assert failure.advice.startswith(f"Remove {scene.examples} and")
+
+
+def test_output_that_was_removed_meanwhile_is_told(scene):
+    os.rename(scene.output, scene.output.with_name("elsewhere"))
+    failure = explain(FileNotFoundError(errno.ENOENT, "No such file", str(scene.output / "x")), scene)
+    assert failure.sentence == f"{scene.output} was removed while the run went on."
+
+
+def test_denied_path_is_named_with_the_user(scene):
+    denied = scene.output / "artifacts" / "Trainer" / "model" / "7"
+    failure = explain(PermissionError(errno.EACCES, "Permission denied", str(denied)), scene)
+    assert failure.sentence.startswith(f"{denied} may not be read or written by the user ")
+    assert f"have {scene.output / 'artifacts'} (ls -ld" in failure.advice, "what is there of it"
+    assert "chown" in failure.advice
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EIO, "403 trainer@x does not have storage.objects.create access", "gs://pets/serving/1/a"),
+        ValueError("gs://pets/images: Your default credentials were not found."),
+    ],
+)
+def test_bucket_that_cannot_be_used_says_how_to_look(scene, error):
+    failure = explain(error, scene)
+    assert "gs://pets/" in failure.sentence
+    assert "gcloud auth application-default login" in failure.advice
+
+
+def test_page_that_a_message_names_is_no_place_that_could_not_be_reached(scene):
+    failure = explain(ValueError("unknown layer: see https://keras.io/guides and permission"), scene)
+    assert "credentials" not in failure.advice
+
+
+def test_p9_key_of_an_image_becomes_its_name(scene):
+    error = ImageFailed("The image eval 1… cannot be decoded (no image).")
+    error.key, error.happened, error.damaged = "eval 1", "cannot be decoded (no image).", True
+    error.artifact = str(scene.output / "artifacts" / "Transform" / "transformed_examples" / "6")
+    failure = explain(error, scene)
+    assert failure.sentence == r"cat/1\n.jpg cannot be decoded (no image)."
+    assert f"remove {error.artifact} and run the same command again" in failure.advice
+
+
+def test_p9_image_whose_copy_is_sound_is_to_be_moved_away(scene):
+    error = ImageFailed("cat/1.jpg cannot be decoded (no image).")
+    error.image = "cat/1.jpg"
+    failure = explain(error, scene)
+    assert failure.sentence == str(error)
+    assert failure.advice.startswith("Move it out of the image folder")
+
+
+def test_what_nobody_foresaw_is_one_line_and_says_what_to_report(scene):
+    failure = explain(ValueError("one\nTraceback\n\x1b[2Jtwo"), scene)
+    assert failure.sentence == "ValueError: one"
+    assert str(scene.log) in failure.advice
+
+
+def test_explanation_that_fails_does_not_hide_the_error(scene, monkeypatch):
+    monkeypatch.setattr("pipeline.failure.shutil.disk_usage", lambda path: 1 / 0)
+    failure = explain(OSError(errno.ENOSPC, "No space left on device"), scene)
+    assert failure.sentence == "OSError: [Errno 28] No space left on device"
