@@ -76,7 +76,8 @@ class Run:
 
     def __repr__(self) -> str:
         judged = "" if self.accuracy is None else f", test accuracy {self.accuracy:.3f}"
-        return f"<run {self.folder.name}: {self.status}{judged}; {self.report}>"
+        report = f"; {self.report}" if self.report.is_file() else "; it has no report"
+        return f"<run {self.folder.name}: {self.status}{judged}{report}>"
 
     def _repr_html_(self) -> str | None:
         """The report in a frame, whose scripts cannot reach the notebook; None where there is none to be shown."""
@@ -155,14 +156,13 @@ def _ask(request: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="graft-notebook-") as folder:
         answer = Path(folder, SUMMARY_FILE)
         process = subprocess.Popen(
-            # Without the notebook's folder on the path: a file there may have the name of a module.
             [sys.executable, "-P", "-m", "pipeline.notebook_run", json.dumps(request), str(answer)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="backslashreplace",
-            env={name: value for name, value in os.environ.items() if name not in KERNELS_OWN},
+            env=_environment(),
             # Some front ends interrupt a kernel's whole group and some the kernel alone; it must be told once.
             process_group=0,
         )
@@ -180,6 +180,13 @@ def _ask(request: dict[str, Any]) -> dict[str, Any]:
             log = Path(request["output"], "runs")
             raise NotebookError(f"The run ended without an answer ({ended}); the newest folder in {log} has its log.", 1)
         return json.loads(answer.read_text())
+
+
+def _environment() -> dict[str, str]:
+    """What a process needs to run the same code as this one."""
+    # Without the notebook's folder, which is an empty text here: a file there may have the name of a module.
+    path = os.pathsep.join(filter(None, sys.path))
+    return {name: value for name, value in os.environ.items() if name not in KERNELS_OWN} | {"PYTHONPATH": path}
 
 
 def _print_lines(process: subprocess.Popen) -> None:
