@@ -2,8 +2,10 @@
 
     from pipeline import notebook as graft
 
-    run = graft.run("images", "out", {"model.alpha": 0.35})  # the lines of `graft run`, while it runs
-    run                                                      # the report
+    run = graft.run("images", "out", {"model.alpha": 0.35})
+    run
+
+The first prints the lines of `graft run` while it runs, the second shows the report in the cell.
 """
 
 import json
@@ -177,8 +179,10 @@ def _ask(request: dict[str, Any]) -> dict[str, Any]:
             process.communicate()
         if not answer.is_file():
             ended = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"
-            log = Path(request["output"], "runs")
-            raise NotebookError(f"The run ended without an answer ({ended}); the newest folder in {log} has its log.", 1)
+            runs = Path(request["output"], "runs")
+            raise NotebookError(
+                f"The run ended without an answer ({ended}); the newest folder in {runs} has the log.", 1
+            )
         return json.loads(answer.read_text())
 
 

@@ -2,7 +2,8 @@
 
     python -m pipeline.notebook_run REQUEST ANSWER
 
-REQUEST is JSON: `images`, `output`, `config`, `overrides`. The file ANSWER takes the summary, or `error` and `exit_code`.
+REQUEST is JSON: `images`, `output`, `config`, `overrides`. The file ANSWER takes the summary, or `error` and
+`exit_code`.
 """
 
 import json
@@ -42,7 +43,7 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _end_with_the_notebook() -> None:
-    """Nothing is written to the standard input: it ends when the cell is interrupted, or the notebook's process ends."""
+    """Nothing is written to the standard input; it ends when the cell is interrupted, or the notebook is gone."""
     # Not by way of `sys.stdin`, whose lock a thread that waits would hold while the interpreter shuts down.
     os.read(0, 1)
     os.kill(os.getpid(), signal.SIGINT)

@@ -1,11 +1,11 @@
 """What the documentation holds: blocks of code, words in backticks, links and headings, with the place of each."""
 
 import ast
+import itertools
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -93,12 +93,12 @@ def links(page: str) -> list[Text]:
 def anchors(page: str) -> set[str]:
     """Of a page's headings, as GitHub makes them."""
     tokens, found = _tokens(page), []
-    for heading, content in zip(tokens, tokens[1:], strict=False):
+    for heading, content in itertools.pairwise(tokens):
         if heading.type == "heading_open":
             title = "".join(child.content for child in content.children or [])
             found.append(re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-"))
-    return {name if not found[:number].count(name) else f"{name}-{found[:number].count(name)}"
-            for number, name in enumerate(found)}  # fmt: skip
+    earlier = [found[:number].count(name) for number, name in enumerate(found)]
+    return {f"{name}-{count}" if count else name for name, count in zip(found, earlier, strict=True)}
 
 
 def sentences() -> list[re.Pattern]:

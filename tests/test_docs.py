@@ -1,25 +1,17 @@
-"""The documentation is true where a machine can tell: commands run, sentences are the program's, links and names exist.
+"""The documentation is true where a machine can tell: commands run, quoted sentences are the program's, names exist."""
 
-Every command of README.md, docs/ and the heads of configs/ goes through a rule of this file. What is cheap runs as it is, in
-a folder with what the pages talk about; what trains is checked by `graft check` with the same images, configuration and
-settings; what needs another machine is recognised, part by part. A command without a rule fails.
-"""
-
-import ast
 import asyncio
-import configparser
+import base64
 import contextlib
 import json
 import os
 import re
-import shlex
 import shutil
-import subprocess
 import sys
-from dataclasses import dataclass
+import urllib.error
+import urllib.request
 from pathlib import Path
 
-import click
 import nbformat
 import pytest
 import yaml
@@ -28,11 +20,11 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
 from components.publishing import publish
-from components.serving_places import open_serving
 from pipeline import cli, config
 from tests.conftest import ROOT
-from tests.documentation import Text, anchors, blocks, links, pages, sentences, words
-from tests.e2e.graft import TINY, draw, write_shapes
+from tests.documentation import anchors, blocks, links, pages, words
+from tests.documented_commands import Scratch, follow, says
+from tests.e2e.graft import draw, write_shapes
 from tests.pipeline.served import serving
 
 PAGES = pages()
@@ -40,36 +32,6 @@ NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
 
 
 # ---- what the pages talk about --------------------------------------------------------------------------------------
-
-
-@dataclass
-class Scratch:
-    """A folder with images, an output of a run in which several versions were published, photos and recipes.
-
-    Attributes:
-      folder: the working directory of the pages' commands.
-      notebook: docs/notebook.ipynb with its outputs, whose run made the output folder.
-      server: address of `graft serve out/serving`.
-    """
-
-    folder: Path
-    notebook: nbformat.NotebookNode
-    server: str = ""
-
-    @property
-    def run(self) -> str:
-        return os.readlink(self.folder / "out" / "runs" / "latest")
-
-    @property
-    def version(self) -> str:
-        """One that is not in service."""
-        return str(open_serving(str(self.folder / "out" / "serving")).versions()[0])
-
-    def adapted(self, text: str) -> str:
-        """With versions, runs and places that there are."""
-        text = re.sub(r"\b1[67]\d{8}\b", self.version, text)
-        text = re.sub(r"\b20\d{6}-\d{6}\b", self.run, text)
-        return text.replace("/srv/signs/", "").replace("/opt/graft/.venv/bin/", "")
 
 
 @pytest.fixture(scope="module")
@@ -176,30 +138,7 @@ def test_notebook_is_committed_without_outputs():
             assert (cell.outputs, cell.execution_count) == ([], None)
 
 
-# ---- commands -------------------------------------------------------------------------------------------------------
-
-PROGRAMS = ("graft", "make", "docker", "python", "pip", "source", "curl", "echo", "cd", "systemctl", "journalctl")
-PROGRAMS += ("rsync", "ssh", "tensorboard")
-CRON = re.compile(r"(?:[\d*/,-]+ +){5}(?P<command>.+)")
-ASSIGNMENT = re.compile(r"[A-Z0-9]+=")
-# How lines begin that stand below a command and are its answer.
-ANSWERS = re.compile(r"\{|Run \d{8}-\d{6}|Version \d+ ")
-# Blocks that are no commands, by their first line.
-PYTHON = re.compile(r"(import|from|def) |\w+ = ")
-OPTIONS = re.compile(r"--\w")
-UNIT = re.compile(r"\[Unit\]")
-PROXY = re.compile(r"server \{")
-FOLDERS = re.compile(r"\w+/( |$)")
-MORE_SETTINGS = re.compile("… --set ")
-SPOKEN = re.compile(r"graft( setup)?: |(refused|failed|unchanged|published): |\d\d:\d\d:\d\d  ")
-# Not Graft's: it is fetched, installed or run elsewhere.
-IMAGES_OF_OTHERS = ("tensorflow/serving",)
-UNITS = ("graft-serve.service", "retrain.timer", "retrain.service", "retrain")
-
-
-def is_command(line: str) -> bool:
-    known = line.split()[:1] and line.split()[0] in PROGRAMS
-    return bool((known or ASSIGNMENT.match(line) or CRON.fullmatch(line)) and not SPOKEN.match(line))
+# ---- commands and sentences -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -208,216 +147,29 @@ def test_every_command_of_the_page_runs(page, scratch):
         follow(block, scratch)
 
 
-def follow(block: Text, scratch: Scratch) -> None:
-    """Does what a block says, by the rule for its first line."""
-    lines = [line for line in block.lines if line.text.strip()]
-    first = lines[0].text.strip()
-    if is_command(first):
-        _type(block, scratch)
-    elif OPTIONS.match(first):
-        for line in lines:
-            options = shlex.split(line.text, comments=True)
-            _graft(line, ["check", *([] if "--images" in options else ["--images", "images"]), *options], scratch)
-    elif PYTHON.match(first):
-        ast.parse(block.text)
-    elif UNIT.match(first):
-        _unit(block, scratch)
-    elif MORE_SETTINGS.match(first):
-        for setting in re.findall(r"--set (\S+)", first):
-            _graft(lines[0], ["check", "--images", "images", "--set", setting], scratch)
-    else:
-        assert FOLDERS.match(first) or PROXY.match(first) or _is_said(block), f"no rule for the block at {block}"
-
-
-def _type(block: Text, scratch: Scratch) -> None:
-    """Commands, and below them what they answer."""
-    script, answered = [], False
-    for line in block.lines:
-        text = line.text.strip()
-        if is_command(text):
-            answered = False
-            if shell := _command(Text(line.page, line.line, text), scratch):
-                script.append(shell)
-        elif ANSWERS.match(text):
-            answered = True
-        elif text and not text.startswith("#"):
-            assert answered, f"no rule for {line}"
-    if script:
-        _shell(block, script, scratch)
-
-
-def _command(line: Text, scratch: Scratch) -> str | None:
-    """Obeys a command by its rule, or gives it back for the shell."""
-    text = scratch.adapted(line.text)
-    if cron := CRON.fullmatch(text):
-        directory, separator, text = cron["command"].partition(" && ")
-        assert separator and directory.startswith("cd "), f"no rule for {line}"
-        text = text.split(">>")[0]
-    if text.split()[0] in ("curl", "echo", "cd") or ASSIGNMENT.match(text):
-        return text
-    program, *arguments = shlex.split(text, comments=True)
-    RULES[program](line, arguments, scratch)
-    return None
-
-
-def _shell(block: Text, script: list[str], scratch: Scratch) -> None:
-    """Runs lines of a block in one shell, against the server that is there."""
-    if any("curl" in line for line in script) and not shutil.which("curl"):
-        pytest.skip("needs curl")
-    (scratch.folder / ".curlrc").write_text("fail\nsilent\nshow-error\n")
-    text = "\n".join(["set -euo pipefail", *script]).replace("http://127.0.0.1:8501", scratch.server)
-    environment = os.environ | {"CURL_HOME": str(scratch.folder)}
-    done = subprocess.run(["bash", "-c", text], cwd=scratch.folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, f"{block}{done.stderr}"
-
-
-def _graft(line: Text, arguments: list[str], scratch: Scratch) -> None:
-    """Runs a command of Graft; where it would train, `graft check` with the same images and settings."""
-    name, *rest = arguments
-    parsed = _parsed(line, name, rest)
-    if any("://" in word for word in rest) or name in ("demo",):
-        return
-    if name == "serve":
-        assert (scratch.folder / parsed["model"]).is_dir() or parsed["host"] == "0.0.0.0", line
-        return
-    if name in ("run", "tune", "check") and (parsed["images"] or not parsed["print_config"]):
-        assert name != "tune" or not parsed["recipe"].exists() or parsed["recipe"].name == "mine.yaml", line
-        images = parsed["images"]
-        if line.page == "configs/vgg16_directories.yaml":
-            images = ("folders",)
-        rest = [word for image in images for word in ("--images", image)]
-        rest += ["--config", str(parsed["config_file"])] if parsed["config_file"] else []
-        settings = list(parsed["overrides"])
-        # No weights are downloaded here. A file's are looked at.
-        if not any(setting.startswith("model.weights=") for setting in settings):
-            settings.append("model.weights=none")
-        name, rest = "check", rest + [word for setting in settings for word in ("--set", setting)]
-    key = (name, *rest)
-    if key in _done:
-        return
-    if parsed.get("output") is not None and name == "predict":
-        parsed["output"].unlink(missing_ok=True)
-    try:
-        cli.graft.main([name, *rest], standalone_mode=False)
-    except SystemExit as ended:
-        assert not ended.code, line
-    except Exception as error:
-        raise AssertionError(f"{line}\n{' '.join(key)}\n{error}") from error
-    _done.add(key)
-
-
-_done: set[tuple[str, ...]] = set()
-
-
-def _parsed(line: Text, name: str, arguments: list[str]) -> dict:
-    assert name in cli.graft.commands, f"there is no graft {name}: {line}"
-    try:
-        return cli.graft.commands[name].make_context(name, list(arguments)).params
-    except click.UsageError as error:
-        raise AssertionError(f"{line}\n{error.format_message()}") from None
-
-
-def _make(line: Text, arguments: list[str], scratch: Scratch) -> None:
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert set(arguments) <= set(targets), line
-
-
-def _docker(line: Text, arguments: list[str], scratch: Scratch) -> None:
-    """`docker build` of our Dockerfile; `docker run` of our image with a command of ours, or of somebody else's."""
-    if arguments[0] == "build":
-        assert arguments == ["build", "-t", "graft", "."] and (ROOT / "Dockerfile").is_file(), line
-        return
-    assert arguments[0] == "run", line
-    for mounted in re.findall(r"\$PWD/?([^: ]*):", " ".join(arguments)):
-        assert (scratch.folder / mounted).is_dir(), line
-    if not set(IMAGES_OF_OTHERS) & set(arguments):
-        ours = arguments[arguments.index("graft") + 1 :]
-        if ours[1:] != ["…"]:
-            _graft(line, ours, scratch)
-
-
-def _python(line: Text, arguments: list[str], scratch: Scratch) -> None:
-    """A script of the repository that knows the options."""
-    if arguments[0] == "-m":
-        assert arguments[1] in ("ipykernel", "pipeline", "pytest"), line
-        return
-    script = ROOT / arguments[0]
-    assert script.is_file(), line
-    for option in re.findall(r"--[a-z-]+", " ".join(arguments[1:])):
-        assert f'"{option}"' in script.read_text(), f"{option}: {line}"
-
-
-def _pip(line: Text, arguments: list[str], scratch: Scratch) -> None:
-    """An extra of ours, or of a package that we depend on."""
-    command, package = arguments
-    name, _, extra = package.rstrip("]").partition("[")
-    project = (ROOT / "pyproject.toml").read_text()
-    assert command == "install", line
-    assert f"\n{extra} = [" in project if name == "graft-pipeline" else f'"{name}' in project, line
-
-
-def _source(line: Text, arguments: list[str], scratch: Scratch) -> None:
-    assert arguments == [".venv/bin/activate"], line
-
-
-def _systemd(line: Text, arguments: list[str], scratch: Scratch) -> None:
-    assert arguments[-1] in UNITS, line
-
-
-def _copy(line: Text, arguments: list[str], scratch: Scratch) -> None:
-    """To another machine; what is copied is there."""
-    for word in arguments:
-        assert not word.startswith("out/") or (scratch.folder / word).exists(), line
-
-
-RULES = {
-    "graft": _graft,
-    "make": _make,
-    "docker": _docker,
-    "python": _python,
-    "pip": _pip,
-    "source": _source,
-    "systemctl": _systemd,
-    "journalctl": _systemd,
-    "rsync": _copy,
-    "ssh": _copy,
-}
-
-
-def _unit(block: Text, scratch: Scratch) -> None:
-    """A systemd unit whose command is one of ours."""
-    unit = configparser.ConfigParser(interpolation=None)
-    unit.optionxform = str
-    unit.read_string(block.text)
-    if unit.has_section("Service"):
-        program, *arguments = shlex.split(scratch.adapted(unit["Service"]["ExecStart"]))
-        assert program == "graft", block
-        _graft(block, arguments, scratch)
-
-
-# ---- what the program says ------------------------------------------------------------------------------------------
-
-
-def _is_said(block: Text) -> bool:
-    """Whether a block is what the program prints. Of the troubleshooting page, every paragraph must be."""
-    paragraphs = [" ".join(part.split()) for part in block.text.split("\n\n")]
-    if not block.page.endswith("troubleshooting.md"):
-        return bool(SPOKEN.match(block.text)) or any(_says(part) for part in paragraphs)
-    return all(_says(part) for part in paragraphs)
-
-
-def _says(text: str) -> bool:
-    return any(sentence.search(text) for sentence in _sentences)
-
-
-_sentences = sentences()
-
-
 def test_a_sentence_that_the_program_does_not_say_is_noticed():
     said = "graft: Class 'square' has 2 usable distinct images and needs 3 (data.min_images_per_class): "
     said += "add images, or remove the class."
-    assert _says(said)
-    assert not _says("graft: Class 'square' has too few images, it needs 3")
+    assert says(said)
+    assert not says("graft: Class 'square' has too few images, it needs 3")
+
+
+def test_browser_is_answered_through_a_proxy_as_the_page_sets_it_up(scratch):
+    """nginx asks for the server's own name, and passes on what the browser says of the page."""
+    body = json.dumps({"instances": [{"b64": base64.b64encode((scratch.folder / "photo.jpg").read_bytes()).decode()}]})
+
+    def asked(**headers: str) -> int:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        request = urllib.request.Request(f"{scratch.server}/v1/models/model:predict", body.encode(), named)
+        try:
+            return urllib.request.urlopen(request, timeout=30).status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    browser = {"Origin": "https://signs.example.org", "Sec_Fetch_Site": "same-origin"}
+    assert asked(**browser) == 200
+    assert asked(**browser, Host="signs.example.org") == 403
+    assert asked(Origin="http://signs.example.org") == 403
 
 
 # ---- options, keys, links -------------------------------------------------------------------------------------------
