@@ -58,6 +58,7 @@ class Scratch:
 
 PROGRAMS = ("graft", "make", "docker", "python", "pip", "source", "curl", "echo", "cd", "systemctl", "journalctl")
 PROGRAMS += ("rsync", "ssh", "tensorboard")
+PROMPT = "$ "
 CRON = re.compile(r"(?:[\d*/,-]+ +){5}(?P<command>.+)")
 ASSIGNMENT = re.compile(r"[A-Z0-9]+=")
 # How lines begin that stand below a command and are its answer.
@@ -69,7 +70,10 @@ UNIT = re.compile(r"\[Unit\]")
 PROXY = re.compile(r"server \{")
 FOLDERS = re.compile(r"\w+/( |$)")
 MORE_SETTINGS = re.compile("… --set ")
-SPOKEN = re.compile(r"graft( setup)?: |(refused|unchanged|published): |failed( in [^:]+)?: |\d\d:\d\d:\d\d  ")
+SPOKEN = re.compile(
+    r"graft( setup)?: |(refused|unchanged|published): |failed( in [^:]+)?: |"
+    r"\d\d:\d\d:\d\d  | +[A-Z][a-z ]+ \d+ (s|min) "
+)
 # Not Graft's: it is fetched, installed or run elsewhere.
 IMAGES_OF_OTHERS = ("tensorflow/serving",)
 UNITS = ("graft-serve.service", "retrain.timer", "retrain.service", "retrain")
@@ -84,7 +88,7 @@ def follow(block: Text, scratch: Scratch) -> None:
     """Does what a block says, by the rule for its first line."""
     lines = [line for line in block.lines if line.text.strip()]
     first = lines[0].text.strip()
-    if is_command(first):
+    if is_command(first.removeprefix(PROMPT)):
         _type(block, scratch)
     elif OPTIONS.match(first):
         for line in lines:
@@ -102,13 +106,15 @@ def follow(block: Text, scratch: Scratch) -> None:
 
 
 def _type(block: Text, scratch: Scratch) -> None:
-    """Commands, and below them what they answer."""
+    """Commands, and below them what they answer; where one has a prompt, what has none is an answer."""
     script, answered = [], False
+    prompted = any(line.text.strip().startswith(PROMPT) for line in block.lines)
     for line in block.lines:
         text = line.text.strip()
-        if is_command(text):
-            answered = False
-            if shell := _command(Text(line.page, line.line, text), scratch):
+        command = text.removeprefix(PROMPT) if text.startswith(PROMPT) or not prompted else ""
+        if is_command(command):
+            answered = prompted
+            if shell := _command(Text(line.page, line.line, command), scratch):
                 script.append(shell)
         elif ANSWERS.match(text):
             answered = True
