@@ -28,8 +28,9 @@ SUMMARY = {
     "model": {"path": "out/serving/1700000000"},
     "gate": {},
 }
-# A report that tries to reach the page around it, and one of its own parts.
-PAGE = """<!doctype html><html><head><meta charset="utf-8"><title>"&amp;"</title></head><body>
+# A report that tries to reach the page around it, and one of its own parts. The policy is one of the real page's.
+PAGE = """<!doctype html><html><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="base-uri 'none'"><title>"&amp;"</title></head><body>
 <a href="#end">end</a><div style="height: 5000px">&lt;script&gt; &amp; "é"</div><p id="end">end</p>
 <script>
 const one = name => document.querySelector(name);
