@@ -2,7 +2,7 @@
 
 Transform stores every image; with libpng's level 1 that took longer than decoding and resizing it did. Intel's ISA-L
 compresses as well six times faster, and of PNG's filters one that costs nothing does nearly as well as the best of each
-row (67 against 62 KB for a photograph at 224 pixels; `docs/ingestion.md`). What it writes, every PNG reader reads.
+row (67 against 62 KB for a photograph at 224 pixels; `docs/your_data.md`). What it writes, every PNG reader reads.
 """
 
 import struct

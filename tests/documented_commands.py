@@ -1,0 +1,291 @@
+"""The rules by which the commands of the documentation are obeyed; a command, or a block, without a rule fails.
+
+What is cheap runs as it is, in a folder with what the pages talk about; what trains is checked by `graft check` with
+the same images, configuration and settings; what needs another machine is recognised, part by part.
+"""
+
+import ast
+import configparser
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import nbformat
+import pytest
+
+from components.serving_places import open_serving
+from pipeline import cli
+from tests.conftest import ROOT
+from tests.documentation import Text, sentences
+
+
+@dataclass
+class Scratch:
+    """A folder with images, an output of a run in which several versions were published, photos and recipes.
+
+    Attributes:
+      folder: the working directory of the pages' commands.
+      notebook: docs/notebook.ipynb with its outputs, whose run made the output folder.
+      server: address of `graft serve out/serving`.
+    """
+
+    folder: Path
+    notebook: nbformat.NotebookNode
+    server: str = ""
+
+    @property
+    def run(self) -> str:
+        return os.readlink(self.folder / "out" / "runs" / "latest")
+
+    @property
+    def version(self) -> str:
+        """One that is not in service."""
+        return str(open_serving(str(self.folder / "out" / "serving")).versions()[0])
+
+    def adapted(self, text: str) -> str:
+        """With versions, runs and places that there are."""
+        text = re.sub(r"\b1[67]\d{8}\b", self.version, text)
+        text = re.sub(r"\b20\d{6}-\d{6}\b", self.run, text)
+        return text.replace("/srv/signs/", "").replace("/opt/graft/.venv/bin/", "")
+
+
+# ---- commands -------------------------------------------------------------------------------------------------------
+
+PROGRAMS = ("graft", "make", "docker", "python", "pip", "source", "curl", "echo", "cd", "systemctl", "journalctl")
+PROGRAMS += ("rsync", "ssh", "tensorboard")
+PROMPT = "$ "
+CRON = re.compile(r"(?:[\d*/,-]+ +){5}(?P<command>.+)")
+ASSIGNMENT = re.compile(r"[A-Z0-9]+=")
+# How lines begin that stand below a command and are its answer.
+ANSWERS = re.compile(r"\{|Run \d{8}-\d{6}|Version \d+ ")
+# Blocks that are no commands, by their first line.
+PYTHON = re.compile(r"(import|from|def) |\w+ = ")
+OPTIONS = re.compile(r"--\w")
+UNIT = re.compile(r"\[Unit\]")
+PROXY = re.compile(r"server \{")
+FOLDERS = re.compile(r"\w+/( |$)")
+MORE_SETTINGS = re.compile("… --set ")
+SPOKEN = re.compile(
+    r"graft( setup)?: |(refused|unchanged|published): |failed( in [^:]+)?: |"
+    r"\d\d:\d\d:\d\d  | +[A-Z][a-z ]+ \d+ (s|min) "
+)
+# Not Graft's: it is fetched, installed or run elsewhere.
+IMAGES_OF_OTHERS = ("tensorflow/serving",)
+UNITS = ("graft-serve.service", "retrain.timer", "retrain.service", "retrain")
+
+
+def is_command(line: str) -> bool:
+    known = line.split()[:1] and line.split()[0] in PROGRAMS
+    return bool((known or ASSIGNMENT.match(line) or CRON.fullmatch(line)) and not SPOKEN.match(line))
+
+
+def follow(block: Text, scratch: Scratch) -> None:
+    """Does what a block says, by the rule for its first line."""
+    lines = [line for line in block.lines if line.text.strip()]
+    first = lines[0].text.strip()
+    if is_command(first.removeprefix(PROMPT)):
+        _type(block, scratch)
+    elif OPTIONS.match(first):
+        for line in lines:
+            options = shlex.split(line.text, comments=True)
+            _graft(line, ["check", *([] if "--images" in options else ["--images", "images"]), *options], scratch)
+    elif PYTHON.match(first):
+        ast.parse(block.text)
+    elif UNIT.match(first):
+        _unit(block, scratch)
+    elif MORE_SETTINGS.match(first):
+        for setting in re.findall(r"--set (\S+)", first):
+            _graft(lines[0], ["check", "--images", "images", "--set", setting], scratch)
+    else:
+        assert FOLDERS.match(first) or PROXY.match(first) or is_said(block), f"no rule for the block at {block}"
+
+
+def _type(block: Text, scratch: Scratch) -> None:
+    """Commands, and below them what they answer; where one has a prompt, what has none is an answer."""
+    script, answered = [], False
+    prompted = any(line.text.strip().startswith(PROMPT) for line in block.lines)
+    for line in block.lines:
+        text = line.text.strip()
+        command = text.removeprefix(PROMPT) if text.startswith(PROMPT) or not prompted else ""
+        if is_command(command):
+            answered = prompted
+            if shell := _command(Text(line.page, line.line, command), scratch):
+                script.append(shell)
+        elif ANSWERS.match(text):
+            answered = True
+        elif text and not text.startswith("#"):
+            assert answered, f"no rule for {line}"
+    if script:
+        _shell(block, script, scratch)
+
+
+def _command(line: Text, scratch: Scratch) -> str | None:
+    """Obeys a command by its rule, or gives it back for the shell."""
+    text = scratch.adapted(line.text)
+    if cron := CRON.fullmatch(text):
+        directory, separator, text = cron["command"].partition(" && ")
+        assert separator and directory.startswith("cd "), f"no rule for {line}"
+        text = text.split(">>")[0]
+    if text.split()[0] in ("curl", "echo", "cd") or ASSIGNMENT.match(text):
+        return text
+    program, *arguments = shlex.split(text, comments=True)
+    RULES[program](line, arguments, scratch)
+    return None
+
+
+def _shell(block: Text, script: list[str], scratch: Scratch) -> None:
+    """Runs lines of a block in one shell, against the server that is there."""
+    if any("curl" in line for line in script) and not shutil.which("curl"):
+        pytest.skip("needs curl")
+    (scratch.folder / ".curlrc").write_text("fail\nsilent\nshow-error\n")
+    text = "\n".join(["set -euo pipefail", *script]).replace("http://127.0.0.1:8501", scratch.server)
+    environment = os.environ | {"CURL_HOME": str(scratch.folder)}
+    done = subprocess.run(["bash", "-c", text], cwd=scratch.folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{block}{done.stderr}"
+
+
+def _graft(line: Text, arguments: list[str], scratch: Scratch) -> None:
+    """Runs a command of Graft; where it would train, `graft check` with the same images and settings."""
+    name, *rest = arguments
+    parsed = _parsed(line, name, rest)
+    if any("://" in word for word in rest) or name == "demo":
+        return
+    if name == "serve":
+        # It is started once, by the fixture; the folder of a container is not here.
+        assert (scratch.folder / parsed["model"]).is_dir() or parsed["host"] == "0.0.0.0", line
+        return
+    if name in ("run", "tune", "check") and parsed["images"]:
+        name, rest = "check", _as_check(parsed, line.page)
+    if name == "predict" and parsed["output"]:
+        parsed["output"].unlink(missing_ok=True)
+    command = (name, *rest)
+    if command in _done:
+        return
+    try:
+        cli.graft.main([*command], standalone_mode=False)
+    except SystemExit as ended:
+        assert not ended.code, line
+    except Exception as error:
+        raise AssertionError(f"{line}\n{' '.join(command)}\n{error}") from error
+    _done.add(command)
+
+
+_done: set[tuple[str, ...]] = set()
+
+
+def _as_check(parsed: dict, page: str) -> list[str]:
+    """The options of `graft check` that say what a command says, without a download of weights."""
+    images = ("folders",) if page == "configs/vgg16_directories.yaml" else parsed["images"]
+    settings = list(parsed["overrides"])
+    if not any(setting.startswith("model.weights=") for setting in settings):
+        settings.append("model.weights=none")
+    options = [("--images", image) for image in images] + [("--set", setting) for setting in settings]
+    if parsed["config_file"]:
+        options.append(("--config", str(parsed["config_file"])))
+    return [word for option in options for word in option]
+
+
+def _parsed(line: Text, name: str, arguments: list[str]) -> dict:
+    assert name in cli.graft.commands, f"there is no graft {name}: {line}"
+    try:
+        return cli.graft.commands[name].make_context(name, list(arguments)).params
+    except click.UsageError as error:
+        raise AssertionError(f"{line}\n{error.format_message()}") from None
+
+
+def _make(line: Text, arguments: list[str], scratch: Scratch) -> None:
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(arguments) <= set(targets), line
+
+
+def _docker(line: Text, arguments: list[str], scratch: Scratch) -> None:
+    """`docker build` of our Dockerfile; `docker run` of our image with a command of ours, or of somebody else's."""
+    if arguments[0] == "build":
+        assert arguments == ["build", "-t", "graft", "."] and (ROOT / "Dockerfile").is_file(), line
+        return
+    assert arguments[0] == "run", line
+    for mounted in re.findall(r"\$PWD/?([^: ]*):", " ".join(arguments)):
+        assert (scratch.folder / mounted).is_dir(), line
+    if not set(IMAGES_OF_OTHERS) & set(arguments):
+        ours = arguments[arguments.index("graft") + 1 :]
+        if ours[1:] != ["…"]:
+            _graft(line, ours, scratch)
+
+
+def _python(line: Text, arguments: list[str], scratch: Scratch) -> None:
+    """A script of the repository that knows the options."""
+    if arguments[0] == "-m":
+        assert arguments[1] in ("ipykernel", "pipeline", "pytest"), line
+        return
+    script = ROOT / arguments[0]
+    assert script.is_file(), line
+    for option in re.findall(r"--[a-z-]+", " ".join(arguments[1:])):
+        assert f'"{option}"' in script.read_text(), f"{option}: {line}"
+
+
+def _pip(line: Text, arguments: list[str], scratch: Scratch) -> None:
+    """An extra of ours, or of a package that we depend on."""
+    command, package = arguments
+    name, _, extra = package.rstrip("]").partition("[")
+    project = (ROOT / "pyproject.toml").read_text()
+    assert command == "install", line
+    assert f"\n{extra} = [" in project if name == "graft-pipeline" else f'"{name}' in project, line
+
+
+def _source(line: Text, arguments: list[str], scratch: Scratch) -> None:
+    assert arguments == [".venv/bin/activate"], line
+
+
+def _systemd(line: Text, arguments: list[str], scratch: Scratch) -> None:
+    assert arguments[-1] in UNITS, line
+
+
+def _copy(line: Text, arguments: list[str], scratch: Scratch) -> None:
+    """To another machine; what is copied is there."""
+    for word in arguments:
+        assert not word.startswith("out/") or (scratch.folder / word).exists(), line
+
+
+RULES = {
+    "graft": _graft,
+    "make": _make,
+    "docker": _docker,
+    "python": _python,
+    "pip": _pip,
+    "source": _source,
+    "systemctl": _systemd,
+    "journalctl": _systemd,
+    "rsync": _copy,
+    "ssh": _copy,
+}
+
+
+def _unit(block: Text, scratch: Scratch) -> None:
+    """A systemd unit whose command is one of ours."""
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str
+    unit.read_string(block.text)
+    if unit.has_section("Service"):
+        program, *arguments = shlex.split(scratch.adapted(unit["Service"]["ExecStart"]))
+        assert program == "graft", block
+        _graft(block, arguments, scratch)
+
+
+def is_said(block: Text) -> bool:
+    """Whether a block is what the program prints: of the troubleshooting page, and of errors, every paragraph."""
+    paragraphs = [" ".join(part.split()) for part in block.text.split("\n\n")]
+    strict = block.page.endswith("troubleshooting.md") or block.text.startswith("graft")
+    return all(map(says, paragraphs)) if strict else bool(SPOKEN.match(block.text)) or any(map(says, paragraphs))
+
+
+def says(text: str) -> bool:
+    """Whether a text holds a sentence of the program."""
+    return any(sentence.search(text) for sentence in _sentences)
+
+
+_sentences = sentences()
