@@ -48,7 +48,7 @@ def runs(folder: Path, last: int | None, as_json: bool) -> None:
         answer = {"runs": shown, "in_service": [asdict(there) for there in serving], "ticks": ticks}
         print(json.dumps(answer | {"problems": problems}))
         return
-    _print(folder, shown, len(rows) - len(shown), serving, [*_stray(ticks), *problems])
+    _print(folder, shown, len(rows) - len(shown), serving, _stray(ticks), problems)
 
 
 def _is(row: dict[str, Any], there: in_service.InService) -> bool:
@@ -170,7 +170,12 @@ def _stray(ticks: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _print(
-    folder: Path, rows: list[dict[str, Any]], more: int, serving: list[in_service.InService], notes: list[str]
+    folder: Path,
+    rows: list[dict[str, Any]],
+    more: int,
+    serving: list[in_service.InService],
+    notes: list[str],
+    problems: list[str],
 ) -> None:
     out = terminal.console()
     if not rows:
@@ -185,7 +190,9 @@ def _print(
     if not serving:
         terminal.say(out, "Nothing is in service.")
     for note in notes:
-        terminal.say_whole(out, note)
+        terminal.say(out, note)
+    for problem in problems:
+        terminal.say_whole(out, problem)
 
 
 def _table(rows: list[dict[str, Any]]):

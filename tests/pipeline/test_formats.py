@@ -37,8 +37,8 @@ def test_line_of_the_step_says_what_each_format_loses(tmp_path):
     outputs = {"formats": SimpleNamespace(uri=str(tmp_path))}
     (tmp_path / "formats.json").write_text(json.dumps({"blessed": True, "formats": formats}))
     assert summary.note("ModelFormats", outputs).split("; ") == [
-        "tflite_int8: accuracy -0.004 on 97 images, 0.6 MB",
-        "tflite: accuracy -0.004 on 97 images, 0.6 MB (fails its check)",
+        "tflite_int8: accuracy -0.004, 0.6 MB",
+        "tflite: accuracy -0.004, 0.6 MB (fails its check)",
         "onnx: KeyError: 'x'",
     ]
     (tmp_path / "formats.json").write_text(json.dumps({"blessed": False, "formats": {}}))
