@@ -105,6 +105,43 @@ def grey(image: Image.Image) -> Image.Image:
     return ImageOps.grayscale(image)
 
 
+def damage_copy(path: Path, number: int) -> str:
+    """Overwrites the bytes of an image in a file of raw examples; returns the image's name."""
+    import tensorflow as tf
+
+    rows = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
+    example = tf.train.Example.FromString(rows[number])
+    example.features.feature[features.ENCODED].bytes_list.value[0] = b"no image any more"
+    rows[number] = example.SerializeToString()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for row in rows:
+            writer.write(row)
+    return example.features.feature[features.FILENAME].bytes_list.value[0].decode()
+
+
+def test_p9_step_and_image_are_named_and_what_is_advised_helps(graft, images, published):
+    """The copy of an image that ingestion made is damaged before Transform takes it from the cache."""
+    (examples,) = graft.output.glob("artifacts/ImageExampleGen/examples/*/Split-train/*")
+    name = damage_copy(examples, 70)
+    larger = ("--set", "transform.image_size=80")
+    result = graft.run(images, *FAST, *larger)
+    assert result.code == 1, result.out + result.error
+    assert not result.ran("Ingest images")
+    failed, advice, report, log = result.out.splitlines()[-4:]
+    assert failed.startswith(f"failed in Resize and normalise: {name} cannot be decoded (")
+    assert len(failed) < 300
+    (folder,) = re.findall(r"^Try: .* remove (\S+) and run the same command again", advice)
+    folder_of_run = graft.output / "runs" / result.summary["run_id"]
+    assert (report, log) == (f"Report: {folder_of_run / 'report.html'}", f"Log: {folder_of_run / 'log.txt'}")
+    summary = result.summary
+    assert (summary["status"], summary["step"]) == ("failed", "Resize and normalise")
+    assert (f"failed in {summary['step']}: {summary['error']}", f"Try: {summary['advice']}") == (failed, advice)
+    shutil.rmtree(folder)
+    mended = graft.run(images, *FAST, *larger)
+    assert mended.ran("Ingest images")
+    assert mended.code in (0, 4), mended.out + mended.error
+
+
 @pytest.mark.parametrize(("change", "feature"), [(smaller, "image/height"), (grey, "image/channels")])
 def test_d16_data_unlike_the_old_stops_before_transform_naming_the_feature(graft, images, published, change, feature):
     other = images.parent / change.__name__
@@ -159,46 +196,10 @@ def is_in_order(terminal: Terminal) -> None:
     end = rows.index("")
     # Paths in the lines after it may be wider than any terminal.
     assert all(number > end for number in terminal.continued)
-    assert all(frame[:-1] == rows[: len(frame) - 1] for frame in terminal.frames)
-    live = {frame[-1] for frame in terminal.frames if frame} - set(rows)
+    frames = [frame for frame in terminal.frames if frame]
+    assert all(frame[:-1] == rows[: len(frame) - 1] for frame in frames)
+    live = {frame[-1] for frame in frames} - set(rows)
     assert any("Train " in line and "epoch" in line for line in live)
     assert any(" of " in line and "Resize and normalise" in line for line in live)
     steps = [row for row in rows[:end] if not row.startswith(("warning: ", "    "))]
     assert all(re.fullmatch(r"  \S.{24,} +\d+\.\d s(  .+)?|  \S.*", row) for row in steps)
-
-
-def damage_copy(path: Path, number: int) -> str:
-    """Overwrites the bytes of an image in a file of raw examples; returns the image's name."""
-    import tensorflow as tf
-
-    rows = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
-    example = tf.train.Example.FromString(rows[number])
-    example.features.feature[features.ENCODED].bytes_list.value[0] = b"no image any more"
-    rows[number] = example.SerializeToString()
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for row in rows:
-            writer.write(row)
-    return example.features.feature[features.FILENAME].bytes_list.value[0].decode()
-
-
-def test_p9_step_and_image_are_named_and_what_is_advised_helps(graft, images, published):
-    """The copy of an image that ingestion made is damaged before Transform takes it from the cache."""
-    (examples,) = graft.output.glob("artifacts/ImageExampleGen/examples/*/Split-train/*")
-    name = damage_copy(examples, 70)
-    larger = ("--set", "transform.image_size=80")
-    result = graft.run(images, *FAST, *larger)
-    assert result.code == 1, result.out + result.error
-    assert not result.ran("Ingest images")
-    failed, advice, report, log = result.out.splitlines()[-4:]
-    assert failed.startswith(f"failed in Resize and normalise: {name} cannot be decoded (")
-    assert len(failed) < 300
-    (folder,) = re.findall(r"^Try: .* remove (\S+) and run the same command again", advice)
-    folder_of_run = graft.output / "runs" / result.summary["run_id"]
-    assert (report, log) == (f"Report: {folder_of_run / 'report.html'}", f"Log: {folder_of_run / 'log.txt'}")
-    summary = result.summary
-    assert (summary["status"], summary["step"]) == ("failed", "Resize and normalise")
-    assert (f"failed in {summary['step']}: {summary['error']}", f"Try: {summary['advice']}") == (failed, advice)
-    shutil.rmtree(folder)
-    mended = graft.run(images, *FAST, *larger)
-    assert mended.ran("Ingest images")
-    assert mended.code in (0, 4), mended.out + mended.error
