@@ -354,7 +354,8 @@ class _Run:
 
             from pipeline import graph
 
-            notice_dead_workers()
+            if self.config.runner.beam == "processes":
+                notice_dead_workers()
         inputs = json.dumps([self.sources.places, self.digest.value, graph.ingestion_settings(self.config)])
         memory = _Memory(self.output, inputs, self.folder.name)
         pipeline = graph.create_pipeline(
