@@ -295,7 +295,7 @@ class _Run:
             output=self.output.root,
             log=self.log,
             artifacts=[each.uri for outputs in self.artifacts.values() for each in outputs.values()],
-            examples=run_summary.produced(self.artifacts).examples,
+            catalog=run_summary.produced(self.artifacts).catalog,
             processes=self.config.runner.beam == "processes",
             destination=self.output.serving_place(self.config.push.destination),
         )

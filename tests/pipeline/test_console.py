@@ -126,6 +126,12 @@ def test_long_notes_and_warnings_are_broken_at_spaces_and_nothing_is_lost():
     assert "".join(words).count("".join(note.split())) == 2
 
 
+def test_two_spaces_in_a_name_stay_two():
+    with pseudo_terminal(80) as (stream, shown):
+        Steps(stream).warn("cat  1.jpg is odd.")
+        assert shown().rows == ["warning: cat  1.jpg is odd."]
+
+
 def test_sentences_are_broken_at_spaces_and_commands_to_copy_are_not():
     with pseudo_terminal(40) as (stream, shown):
         steps = Steps(stream)
