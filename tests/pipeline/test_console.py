@@ -280,7 +280,7 @@ except KeyboardInterrupt:
 def test_terminal_is_in_order_however_it_ends(tmp_path, body, keys, code, said):
     command = [sys.executable, "-c", IMPORTS + LONG.format(body=body), str(tmp_path / "log.txt")]
     # So narrow that the line is full: there is no room for what the terminal shows of a key.
-    ended, terminal = record(command, 60, {"frozen": keys} if keys else {})
+    ended, terminal = record(command, 60, {"frozen": keys} if keys else {}, limit=60)
     assert ended == code
     assert not terminal.continued, "the cursor is at the beginning, so that ^C is written over, too"
     assert "\x1b[?25l" not in terminal.written, "a process that was killed could not bring the cursor back"
