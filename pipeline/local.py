@@ -89,6 +89,7 @@ def up_to(
     Raises:
       GraftError: nothing was started, for a reason that the person can mend.
       SystemExit: with the exit code, when the person has been told what went wrong in a step or in the body.
+      KeyboardInterrupt: the person has been told so, too.
     """
     began = time.time()
     with _opened(config, images, output_folder, detail) as (output, sources, digest, _):
@@ -100,6 +101,8 @@ def up_to(
             except BaseException as error:
                 started.keep_error(error)
                 summaries.print_failure(started.explain(error), started, steps)
+                if isinstance(error, KeyboardInterrupt):
+                    raise
                 raise SystemExit(getattr(error, "exit_code", 1)) from error
 
 
