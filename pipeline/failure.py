@@ -167,8 +167,8 @@ def _disk_full(found: list[Link], scene: Scene) -> Failure | None:
     usage = shutil.disk_usage(mount)
     what = "quota" if "quota" in link.text else "disk"
     sentence = (
-        f"{printable(path)} could not be written: the {what} of {mount} was full ({_size(usage.free)} of "
-        f"{_size(usage.total)} are free now)."
+        f"{printable(path)} could not be written: the {what} of {mount} was full ({size(usage.free)} of "
+        f"{size(usage.total)} are free now)."
     )
     if _mount_of(str(scene.output)) == mount:
         return Failure(
@@ -362,7 +362,8 @@ def _mount_of(path: str) -> Path:
     return place
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
+    """Bytes in words, such as `5.2 MB`."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 

@@ -402,8 +402,8 @@ class _Run:
         free = shutil.disk_usage(self.output.root).free
         if free < needed:
             progress.warn(
-                f"{free / 1e9:.1f} GB are free where {self.output.root} is, and these images may need "
-                f"{needed / 1e9:.1f} GB; free some space, or give --output another place."
+                f"{failures.size(free)} are free where {self.output.root} is, and these images may need "
+                f"{failures.size(needed)}; free some space, or give --output another place."
             )
 
     def _keep_data_report(self, catalog: Path) -> None:
