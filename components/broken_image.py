@@ -66,8 +66,8 @@ def looked_for(patterns: Sequence[str], probe: Callable[[], Probe], fails: str) 
     except Exception as error:
         if not isinstance(error, ImageFailed) and not causes.of_the_machine(error):
             failed = None
-            # What stops the search is no news: the error is.
-            with contextlib.suppress(Exception):
+            # What stops the search, Ctrl-C too, is no news: the error is.
+            with contextlib.suppress(Exception, KeyboardInterrupt):
                 failed = find(patterns, probe(), fails)
             if failed is not None:
                 raise failed from error
@@ -134,15 +134,3 @@ def value_of(record: bytes, feature: str) -> bytes | None:
 
     values = tf.train.Example.FromString(record).features.feature[feature].bytes_list.value
     return values[0] if values else None
-
-
-def name_of(key: str, patterns: Sequence[str]) -> str | None:
-    """The path of the image with that key in raw examples; None where it is not among them or they cannot be read."""
-    until = time.monotonic() + LIMIT
-    with contextlib.suppress(Exception):
-        for record in _records(patterns):
-            if value_of(record, features.SHA256) == key.encode():
-                return os.fsdecode(value_of(record, features.FILENAME))
-            if time.monotonic() > until:
-                break
-    return None

@@ -29,6 +29,8 @@ WRAPPING = re.compile(
     r"^\s*(INVALID_ARGUMENT|NOT_FOUND|INTERNAL|UNAVAILABLE|RESOURCE_EXHAUSTED|FAILED_PRECONDITION|DATA_LOSS|UNKNOWN): |"
     r"^An error occurred while trying to apply the transformation: \"*"
 )
+# What Beam puts behind the words of whatever goes through a transform.
+TRANSFORM = re.compile(r" ?\[while running '.*?'\]")
 DATA = re.compile(r"""b(['"]).{40,}""")
 LIBRARY = re.compile(r"\S*/site-packages/")
 
@@ -60,6 +62,11 @@ class Link:
     def said(self) -> str:
         """The message in one line."""
         return said(self.text)
+
+    @property
+    def sentence(self) -> str:
+        """All of the message, without what Beam puts behind it: for errors of ours, which are sentences."""
+        return TRANSFORM.sub("", self.text).strip()
 
 
 def links(error: BaseException) -> list[Link]:

@@ -6,8 +6,6 @@ make them run again.
 
 from typing import Any
 
-from components import conversion
-
 # Names of classes, or findings, that are listed.
 NAMED = 5
 
@@ -50,16 +48,6 @@ def of_decision(decision: dict[str, Any], rules: dict[str, Any]) -> list[str]:
             f"{least}, and {_listed(sorted(passed_over))} {'has' if len(passed_over) == 1 else 'have'} fewer."
         )
     return found
-
-
-def of_formats(formats: dict[str, dict[str, Any]]) -> list[str]:
-    """About formats that are not what the SavedModel is.
-
-    Args:
-      formats: as `conversion.convert_and_check` gives them.
-    """
-    found = (conversion.problem({name: row}) for name, row in formats.items())
-    return [f"{sentence}." for sentence in found if sentence]
 
 
 def _listed(names: list[str]) -> str:

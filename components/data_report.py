@@ -62,7 +62,11 @@ def concerns_of(counts: dict[str, Any]) -> list[str]:
     """
     found, leakage = [], counts["leakage"]
     if number := counts["quarantined"].get(IO_ERROR, 0):
-        found.append(f"{_many(number, 'file')} could not be read and stayed out; the next run tries again.")
+        it = "it" if number == 1 else "them"
+        found.append(
+            f"{_many(number, 'file')} could not be read and stayed out: {QUARANTINE_FILE} lists {it}; once that has "
+            f"passed, a run takes {it} in."
+        )
     if number := counts["label_conflicts"]:
         lie = "lies" if number == 1 else "lie"
         found.append(

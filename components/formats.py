@@ -13,7 +13,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import io_utils, path_utils
 
-from components import concerns, progress
+from components import progress
 from components.conversion import QUANTISED, RESULT_FILE, convert_and_check
 from components.features import CLASSIFIER_FILE, TRAINING_FILE
 from components.transformed import read_images
@@ -39,7 +39,6 @@ class Executor(base_executor.BaseExecutor):
         blessed = is_model_blessed(artifact_utils.get_single_instance(input_dict["blessing"]))
         results = self._results(input_dict, settings, folder) if blessed and settings["formats"] else {}
         (folder / RESULT_FILE).write_text(json.dumps({"blessed": blessed, "formats": results}, indent=1))
-        progress.warn_of(concerns.of_formats(results))
 
     def _results(self, input_dict, settings: dict, folder: Path) -> dict:
         model = artifact_utils.get_single_instance(input_dict["model"])

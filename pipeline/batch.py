@@ -49,7 +49,8 @@ def answer_all(
     model = shared.Shared()
     model.acquire(lambda: loaded)
     work = AnswerChunk(folder, form, limits, model, processes=1 if runner == "local" else parallel.cores())
-    notice_dead_workers()
+    if runner == "processes":
+        notice_dead_workers()
     with beam.Pipeline(options=PipelineOptions(BEAM_ARGUMENTS[runner])) as pipeline:
         _ = (
             pipeline

@@ -353,6 +353,8 @@ def main() -> None:
         click.echo(f"graft: {error.format_message()}", err=True)
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
+        # Threads of Beam that outlive this one would tell at length that their worker processes were interrupted.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         sys.exit(1)
     except BrokenPipeError:
         # Whoever read has enough, as `head` has; nothing more can be said, and nothing must be tried at exit.

@@ -14,12 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components import causes, features
+from components import causes
 from components.causes import Link
+from components.data_report import IMAGES_FILE
 from components.errors import GraftError, ImageFailed, printable
+from components.files import read_json_lines
 from components.storage import how_to_look, is_uri
 
 AGAIN = "run the same command again"
+TRIAL = "Trial "  # steps of `graft tune`
 GPU = re.compile(r"\bGPU|CUDA|cuDNN|\bgpu_", re.IGNORECASE)
 DAMAGED_DATABASE = ("database disk image is malformed", "file is not a database", "malformed database schema")
 DAMAGED_RECORDS = (
@@ -41,6 +44,8 @@ NO_NETWORK = (
     "default credentials were not found",
     "does not have storage.",
 )
+# Not `google.protobuf`, which everything uses.
+GOOGLE = ("google.api_core.", "google.auth.", "google.cloud.")
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Scene:
       output: the output folder.
       log: of the run.
       artifacts: folders of what the steps before left.
-      examples: folder of the raw examples; None where ingestion did not come to its end.
+      catalog: folder of what `components.data_report` wrote; None where ingestion did not come to its end.
       processes: whether Beam had a worker process for each core.
       destination: where models are published: a path or a URI.
     """
@@ -61,7 +66,7 @@ class Scene:
     output: Path
     log: Path
     artifacts: Sequence[str] = ()
-    examples: Path | str | None = None
+    catalog: Path | None = None
     processes: bool = False
     destination: str = ""
 
@@ -88,8 +93,8 @@ def explain(error: BaseException, scene: Scene) -> Failure:
     """
     found = causes.links(error)
     for rule in RULES:
-        # One that fails itself has nothing to say, and must not hide the error.
-        with contextlib.suppress(Exception):
+        # One that fails itself, or that nobody wants to wait for, has nothing to say, and must not hide the error.
+        with contextlib.suppress(Exception, KeyboardInterrupt):
             if failure := rule(found, scene):
                 return failure
     link = causes.root(found)
@@ -104,7 +109,8 @@ def explain(error: BaseException, scene: Scene) -> Failure:
 
 
 def _interrupted(found: list[Link], scene: Scene) -> Failure | None:
-    if not isinstance(found[0].error, KeyboardInterrupt):
+    # Cleaning up after it may fail, too; and a worker process is interrupted together with this one.
+    if not any(link.kind == "KeyboardInterrupt" for link in found):
         return None
     return Failure("interrupted.", f"{AGAIN.capitalize()}: finished steps come from the cache.")
 
@@ -114,14 +120,10 @@ def _image(found: list[Link], scene: Scene) -> Failure | None:
     link = _of_class(found, ImageFailed)
     if link is None:
         return None
-    failed = link.error if isinstance(link.error, ImageFailed) else ImageFailed(link.said)
-    sentence = str(failed)
-    if failed.image is None and failed.key and scene.examples:
-        from components.broken_image import name_of
-
-        pattern = [f"{scene.examples}/Split-{split}/*" for split in features.SPLITS]
-        if name := name_of(failed.key, pattern):
-            sentence = f"{printable(name)} {failed.happened}"
+    failed = link.error if isinstance(link.error, ImageFailed) else ImageFailed(link.sentence)
+    sentence = link.sentence
+    if failed.image is None and failed.key and (name := _name_of(failed.key, scene.catalog)):
+        sentence = f"{printable(name)} {failed.happened}"
     if failed.damaged:
         return Failure(
             sentence,
@@ -142,7 +144,7 @@ def _image(found: list[Link], scene: Scene) -> Failure | None:
 def _ours(found: list[Link], scene: Scene) -> Failure | None:
     """A sentence of ours says what to do already."""
     link = _of_class(found, GraftError)
-    return link and Failure(str(link.error) if link.error else link.said)
+    return link and Failure(link.sentence)
 
 
 def _output_gone(found: list[Link], scene: Scene) -> Failure | None:
@@ -165,8 +167,8 @@ def _disk_full(found: list[Link], scene: Scene) -> Failure | None:
     usage = shutil.disk_usage(mount)
     what = "quota" if "quota" in link.text else "disk"
     sentence = (
-        f"{printable(path)} could not be written: the {what} of {mount} was full ({_size(usage.free)} of "
-        f"{_size(usage.total)} are free now)."
+        f"{printable(path)} could not be written: the {what} of {mount} was full ({size(usage.free)} of "
+        f"{size(usage.total)} are free now)."
     )
     if _mount_of(str(scene.output)) == mount:
         return Failure(
@@ -188,7 +190,7 @@ def _memory(found: list[Link], scene: Scene) -> Failure | None:
             f"{AGAIN}; nvidia-smi shows whether another program holds the memory.",
         )
     sentence = f"This machine's memory did not suffice ({link.said or link.kind})."
-    if scene.step in ("Train", "Convert"):
+    if scene.step in ("Train", "Convert") or scene.step.startswith(TRIAL):
         return Failure(sentence, f"Lower training.batch_size or transform.image_size, and {AGAIN}.")
     return Failure(sentence, f"{_less_memory(scene).capitalize()}, and {AGAIN}.")
 
@@ -221,10 +223,12 @@ def _database(found: list[Link], scene: Scene) -> Failure | None:
         return None
     text = next(text for text in DAMAGED_DATABASE if text in link.text)
     database, artifacts = scene.output / "metadata.db", scene.output / "artifacts"
+    # With a journal that a killed run left, SQLite would damage the new one, too.
+    journals = [str(file) for file in sorted(scene.output.glob(f"{database.name}-*"))]
     return Failure(
         f"{database} is damaged ({text}).",
-        f"Remove {database} and {artifacts}, and {AGAIN}: every step runs anew. What is in service, the remembered "
-        "splits and runs/ stay.",
+        f"Remove {', '.join([str(database), *journals])} and {artifacts}, and {AGAIN}: every step runs anew. What is "
+        "in service, the remembered splits and runs/ stay; what made earlier versions is forgotten.",
     )
 
 
@@ -242,7 +246,7 @@ def _records(found: list[Link], scene: Scene) -> Failure | None:
 def _artifact(found: list[Link], scene: Scene) -> Failure | None:
     """Something that a finished step had left is not there any more."""
     link = causes.saying(found, MISSING)
-    folder = link and next((each for each in scene.artifacts if each.rstrip("/") in link.text), None)
+    folder = link and next((each for each in scene.artifacts if f"{each.rstrip('/')}/" in f"{link.text}/"), None)
     return folder and Failure(f"Files are missing in {folder} ({link.said}).", _remove(folder))
 
 
@@ -263,7 +267,9 @@ def _permission(found: list[Link], scene: Scene) -> Failure | None:
 def _network(found: list[Link], scene: Scene) -> Failure | None:
     link = next((each for each in found if _is_store(causes.path_in(each) or "")), None)
     if link is None and _is_store(scene.destination):
-        link = causes.saying(found, NO_NETWORK) or next((each for each in found if "google" in each.module), None)
+        link = causes.saying(found, NO_NETWORK) or next(
+            (each for each in found if each.module.startswith(GOOGLE)), None
+        )
     if link is None:
         return None
     path = causes.path_in(link) or ""
@@ -302,6 +308,13 @@ def _of_class(found: list[Link], wanted: type[GraftError]) -> Link | None:
         if isinstance(link.error, wanted) or (link.module == GraftError.__module__ and link.kind in kinds):
             return link
     return None
+
+
+def _name_of(key: str, catalog: Path | None) -> str | None:
+    """The path of the image with that SHA-256, as ingestion noted it."""
+    listed = catalog / IMAGES_FILE if catalog else None
+    rows = read_json_lines(listed) if listed and listed.is_file() else []
+    return next((row["path"] for row in rows if row["sha256"] == key), None)
 
 
 def _is_store(place: str) -> bool:
@@ -349,7 +362,8 @@ def _mount_of(path: str) -> Path:
     return place
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
+    """Bytes in words, such as `5.2 MB`."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 

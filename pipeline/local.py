@@ -89,6 +89,7 @@ def up_to(
     Raises:
       GraftError: nothing was started, for a reason that the person can mend.
       SystemExit: with the exit code, when the person has been told what went wrong in a step or in the body.
+      KeyboardInterrupt: the person has been told so, too.
     """
     began = time.time()
     with _opened(config, images, output_folder, detail) as (output, sources, digest, _):
@@ -100,6 +101,8 @@ def up_to(
             except BaseException as error:
                 started.keep_error(error)
                 summaries.print_failure(started.explain(error), started, steps)
+                if isinstance(error, KeyboardInterrupt):
+                    raise
                 raise SystemExit(getattr(error, "exit_code", 1)) from error
 
 
@@ -295,7 +298,7 @@ class _Run:
             output=self.output.root,
             log=self.log,
             artifacts=[each.uri for outputs in self.artifacts.values() for each in outputs.values()],
-            examples=run_summary.produced(self.artifacts).examples,
+            catalog=run_summary.produced(self.artifacts).catalog,
             processes=self.config.runner.beam == "processes",
             destination=self.output.serving_place(self.config.push.destination),
         )
@@ -354,7 +357,8 @@ class _Run:
 
             from pipeline import graph
 
-            notice_dead_workers()
+            if self.config.runner.beam == "processes":
+                notice_dead_workers()
         inputs = json.dumps([self.sources.places, self.digest.value, graph.ingestion_settings(self.config)])
         memory = _Memory(self.output, inputs, self.folder.name)
         pipeline = graph.create_pipeline(
@@ -398,8 +402,8 @@ class _Run:
         free = shutil.disk_usage(self.output.root).free
         if free < needed:
             progress.warn(
-                f"{free / 1e9:.1f} GB are free where {self.output.root} is, and these images may need "
-                f"{needed / 1e9:.1f} GB; free some space, or give --output another place."
+                f"{failures.size(free)} are free where {self.output.root} is, and these images may need "
+                f"{failures.size(needed)}; free some space, or give --output another place."
             )
 
     def _keep_data_report(self, catalog: Path) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import itertools
 import os
-import re
 import signal
 import tempfile
 import traceback
@@ -14,7 +13,7 @@ from typing import TextIO
 
 import click
 
-from components import progress
+from components import causes, progress
 from components.errors import GraftError, UsageError, printable
 from components.files import whole
 from pipeline.answer_files import AnswerFile, answer_file
@@ -142,7 +141,7 @@ def _noise_apart() -> Iterator[TextIO]:
         except Exception as error:
             _raise_known(error)
             raise GraftError(
-                f"Classification failed: {_sentence(error)}; the log is {_kept(Path(log.name), error)}"
+                f"Classification failed: {causes.brief(error)}; the log is {_kept(Path(log.name), error)}"
             ) from error
 
 
@@ -154,12 +153,6 @@ def _raise_known(error: Exception) -> None:
         if full or isinstance(cause, KeyboardInterrupt):
             raise cause from None
         cause = cause.__cause__ or cause.__context__
-
-
-def _sentence(error: Exception) -> str:
-    """The error itself; worker processes send a whole stack, which ends with it."""
-    lines = [line for line in str(error).splitlines() if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
-    return (lines or [f"{type(error).__name__}: {error}"])[-1].splitlines()[0][:300]
 
 
 def _kept(log: Path, error: Exception) -> str:

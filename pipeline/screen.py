@@ -74,7 +74,8 @@ class Screen:
         if not self.live:
             return head + text
         lines, begun = [head], False
-        for word in self.encodable(text).split():
+        # Two spaces in a file's name stay two.
+        for word in self.encodable(text).split(" "):
             longer = f"{lines[-1]} {word}" if begun else lines[-1] + word
             begun = True
             if cell_len(longer) < self.columns:

@@ -123,13 +123,15 @@ def test_no_image_is_looked_for_where_the_machine_is_at_fault(raw):
         raise MemoryError
 
 
+def test_ctrl_c_ends_the_search_and_the_error_stays(raw):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyError), broken_image.looked_for([raw], interrupted, "fails"):
+        raise KeyError("another")
+
+
 def test_error_stays_where_no_image_is_to_blame_or_the_search_fails(raw):
     for pattern, probe in ((raw, refuses()), ("/nowhere/*", refuses(3)), (raw, None)):
         with pytest.raises(KeyError), broken_image.looked_for([pattern], lambda probe=probe: probe, "fails"):
             raise KeyError("another")
-
-
-def test_name_of_an_image_is_found_by_its_key(raw):
-    assert broken_image.name_of(KEYS[7], [raw]) == "cat/7.jpg"
-    assert broken_image.name_of("0" * 64, [raw]) is None
-    assert broken_image.name_of(KEYS[7], ["/nowhere/*"]) is None

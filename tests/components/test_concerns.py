@@ -47,13 +47,6 @@ def test_anomalies_are_told_by_feature_and_many_are_counted():
     assert concerns.of_anomalies([]) == []
 
 
-def test_format_that_failed_is_told_and_one_that_passed_is_not():
-    good = {"file": "classifier.keras", "passed": True}
-    bad = {"file": "model.onnx", "passed": False, "error": "ValueError: no such operation"}
-    (sentence,) = concerns.of_formats({"keras": good, "onnx": bad})
-    assert "model.onnx could not be made (ValueError: no such operation); leave onnx out of push.formats." in sentence
-
-
 def test_fine_tuning_that_was_undone_is_told():
     frozen = {"eval_accuracy": 0.9}
     assert of_trainer.of_training({"frozen": frozen, "fine_tune": {"kept": True}}) == []

@@ -10,6 +10,7 @@ import select
 import struct
 import subprocess
 import termios
+import threading
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -114,7 +115,12 @@ def pseudo_terminal(columns: int, encoding: str = "utf-8") -> Iterator[tuple[Tex
 
 
 def record(
-    command: list[str], columns: int, keys: dict[str, str] | None = None, folder: Path = ROOT, **environment: str
+    command: list[str],
+    columns: int,
+    keys: dict[str, str] | None = None,
+    folder: Path = ROOT,
+    limit: float = 600,
+    **environment: str,
 ) -> tuple[int, Terminal]:
     """Runs a command in a terminal of that width.
 
@@ -123,6 +129,7 @@ def record(
       columns: of the terminal.
       keys: what is typed as soon as a row contains a text, once each.
       folder: to run it in.
+      limit: seconds after which it is killed, so that no test waits for ever.
       **environment: what differs from this process's.
 
     Returns:
@@ -143,6 +150,8 @@ def record(
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )
     os.close(slave)
+    killing = threading.Timer(limit, process.kill)
+    killing.start()
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     # Reading fails when the other end is closed.
     with contextlib.suppress(OSError):
@@ -151,4 +160,5 @@ def record(
             for text in [text for text in typed if any(text in row for row in terminal.rows)]:
                 os.write(master, typed.pop(text).encode())
     os.close(master)
+    killing.cancel()
     return process.wait(), terminal

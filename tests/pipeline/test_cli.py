@@ -264,3 +264,21 @@ def test_tune_refuses_data_as_a_run_does(classes, tmp_path):
     refuses(done, 3, "'dog'", "log.txt")
     assert list((tmp_path / "out" / "tune").glob("*/quarantine.jsonl"))
     assert not (tmp_path / "recipe.yaml").exists()
+
+
+def test_threads_that_outlive_an_interruption_say_nothing():
+    """Those of Beam end at length where Ctrl-C reached its worker processes, too."""
+    code = """
+import threading
+from pipeline import cli
+
+def interrupted(**options):
+    ended = threading.main_thread().join
+    threading.Thread(target=lambda: (ended(), 1 / 0)).start()
+    raise KeyboardInterrupt
+
+cli.graft.main = interrupted
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "")

@@ -126,6 +126,12 @@ def test_long_notes_and_warnings_are_broken_at_spaces_and_nothing_is_lost():
     assert "".join(words).count("".join(note.split())) == 2
 
 
+def test_two_spaces_in_a_name_stay_two():
+    with pseudo_terminal(80) as (stream, shown):
+        Steps(stream).warn("cat  1.jpg is odd.")
+        assert shown().rows == ["warning: cat  1.jpg is odd."]
+
+
 def test_sentences_are_broken_at_spaces_and_commands_to_copy_are_not():
     with pseudo_terminal(40) as (stream, shown):
         steps = Steps(stream)
@@ -274,7 +280,7 @@ except KeyboardInterrupt:
 def test_terminal_is_in_order_however_it_ends(tmp_path, body, keys, code, said):
     command = [sys.executable, "-c", IMPORTS + LONG.format(body=body), str(tmp_path / "log.txt")]
     # So narrow that the line is full: there is no room for what the terminal shows of a key.
-    ended, terminal = record(command, 60, {"frozen": keys} if keys else {})
+    ended, terminal = record(command, 60, {"frozen": keys} if keys else {}, limit=60)
     assert ended == code
     assert not terminal.continued, "the cursor is at the beginning, so that ^C is written over, too"
     assert "\x1b[?25l" not in terminal.written, "a process that was killed could not bring the cursor back"

@@ -4,17 +4,23 @@ import errno
 import os
 import re
 import resource
+from dataclasses import replace
 from pathlib import Path
 
+import apache_beam as beam
 import numpy as np
 import pytest
 import tensorflow as tf
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from components import features
+from components.data_report import IMAGES_FILE
 from components.errors import DataRefused, ImageFailed, UsageError
+from components.files import write_json_lines
 from components.ingestion import _example
 from pipeline.failure import Scene, explain
 from pipeline.output import Output
+from pipeline.runners import BEAM_ARGUMENTS
 
 
 @pytest.fixture
@@ -32,7 +38,17 @@ def scene(tmp_path) -> Scene:
     statistics = output.artifacts / "StatisticsGen" / "statistics" / "2"
     (statistics / "Split-eval").mkdir(parents=True)
     (statistics / "Split-eval" / "FeatureStats.pb").write_bytes(b"no records")
-    return Scene("Train", output.root, run / "log.txt", [str(statistics), str(examples)], str(examples))
+    catalog = output.artifacts / "ImageExampleGen" / "catalog" / "1"
+    catalog.mkdir(parents=True)
+    write_json_lines(
+        catalog / IMAGES_FILE, [{"sha256": f"key {number}", "path": f"cat/{number}\n.jpg"} for number in (0, 1)]
+    )
+    return Scene("Train", output.root, run / "log.txt", [str(statistics), str(examples)], catalog)
+
+
+def examples_of(scene: Scene) -> Path:
+    """The folder of the examples in it."""
+    return Path(scene.artifacts[1])
 
 
 def raised(function) -> BaseException:
@@ -45,6 +61,39 @@ def test_interruption_is_none_of_the_programs_faults(scene):
     failure = explain(KeyboardInterrupt(), scene)
     assert failure.sentence == "interrupted."
     assert "finished steps come from the cache" in failure.advice
+
+
+def test_interruption_over_which_cleaning_up_failed_is_one(scene):
+    def interrupted():
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise OSError("Directory not empty")
+
+    assert explain(raised(interrupted), scene).sentence == "interrupted."
+
+
+def test_ctrl_c_while_the_cause_is_looked_for_does_not_hide_the_error(scene, monkeypatch):
+    monkeypatch.setattr("pipeline.failure.causes.disk_full", interrupt)
+    assert explain(ValueError("broken"), scene).sentence == "ValueError: broken"
+
+
+def interrupt(*arguments):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", [ImageFailed, DataRefused])
+def test_sentence_of_ours_comes_through_beam_as_it_was(scene, kind):
+    """Beam makes the error anew, with the name of a transform behind it."""
+
+    def fail(number):
+        raise kind("cat/1.jpg is too odd.")
+
+    def run():
+        with beam.Pipeline(options=PipelineOptions(BEAM_ARGUMENTS["local"])) as pipeline:
+            _ = pipeline | beam.Create([0]) | "Inspect" >> beam.Map(fail)
+
+    assert explain(raised(run), scene).sentence == "cat/1.jpg is too odd."
 
 
 @pytest.mark.parametrize("error", [UsageError("The weights x are missing; put them there."), DataRefused("No images.")])
@@ -83,15 +132,16 @@ def test_error_that_a_worker_process_reports_as_a_stack_is_told_as_its_own(scene
     stack = 'Traceback (most recent call last):\n  File "/usr/lib/python3/x.py", line 1, in run\n    write()\n'
     full = f"{stack}OSError: [Errno 28] No space left on device [while running 'Write']\n"
     assert explain(RuntimeError(full), scene).sentence.startswith(str(scene.output))
-    (file,) = Path(scene.examples, "Split-eval").iterdir()
+    (file,) = (examples_of(scene) / "Split-eval").iterdir()
     file.write_bytes(file.read_bytes()[:40])
     damaged = f"{stack}ValueError: Not a valid TFRecord. Fewer than 9 bytes: b'00' [while running 'Read']\n"
     said = explain(RuntimeError(damaged), scene).sentence
     assert said == f"{file} is damaged (Not a valid TFRecord. Fewer than 9 bytes)."
 
 
-def test_lack_of_memory_says_what_to_lower(scene):
-    failure = explain(raised(lambda: np.empty((1 << 55,), np.uint8)), scene)
+@pytest.mark.parametrize("step", ["Train", "Trial 2 of 12"])
+def test_lack_of_memory_says_what_to_lower(scene, step):
+    failure = explain(raised(lambda: np.empty((1 << 55,), np.uint8)), replace(scene, step=step))
     assert failure.sentence.startswith("This machine's memory did not suffice (Unable to allocate 32.0 PiB")
     assert "Lower training.batch_size or transform.image_size" in failure.advice
 
@@ -144,9 +194,13 @@ def test_damaged_database_says_what_to_remove(scene):
     database.write_text("no database" * 1000)
     config = metadata_store_pb2.ConnectionConfig()
     config.sqlite.filename_uri = str(database)
-    failure = explain(raised(lambda: metadata_store.MetadataStore(config)), scene)
+    error = raised(lambda: metadata_store.MetadataStore(config))
+    failure = explain(error, scene)
     assert failure.sentence == f"{database} is damaged (file is not a database)."
     assert f"Remove {database} and {scene.output / 'artifacts'}" in failure.advice
+    journal = scene.output / "metadata.db-journal"
+    journal.touch()
+    assert f"Remove {database}, {journal} and " in explain(error, scene).advice, "it would damage the next one"
 
 
 def test_damaged_file_of_examples_is_named_with_the_folder_to_remove(scene):
@@ -156,16 +210,22 @@ def test_damaged_file_of_examples_is_named_with_the_folder_to_remove(scene):
     file.write_bytes(data)
     failure = explain(raised(lambda: list(tf.data.TFRecordDataset(str(file)))), scene)
     assert failure.sentence == f"{file} is damaged (corrupted record at 12)."
-    assert failure.advice.startswith(f"Remove {scene.examples} and run the same command again")
+    assert failure.advice.startswith(f"Remove {examples_of(scene)} and run the same command again")
 
 
 def test_file_that_is_gone_from_an_artifact_says_which_folder_to_remove(scene):
-    gone = f"{scene.examples}/Split-train/*"
+    gone = f"{examples_of(scene)}/Split-train/*"
     failure = explain(OSError(f"No files found based on the file pattern {gone}"), scene)
     assert (
-        failure.sentence == f"Files are missing in {scene.examples} (No files found based on the file pattern {gone})."
+        failure.sentence
+        == f"Files are missing in {examples_of(scene)} (No files found based on the file pattern {gone})."
     )
-    assert failure.advice.startswith(f"Remove {scene.examples} and")
+    assert failure.advice.startswith(f"Remove {examples_of(scene)} and")
+
+
+def test_artifact_with_a_number_that_begins_alike_is_not_to_be_removed(scene):
+    gone = f"{examples_of(scene)}2/Split-train/*"
+    assert "Remove" not in explain(OSError(f"No files found based on the file pattern {gone}"), scene).advice
 
 
 def test_output_that_was_removed_meanwhile_is_told(scene):
@@ -195,18 +255,33 @@ def test_bucket_that_cannot_be_used_says_how_to_look(scene, error):
     assert "gcloud auth application-default login" in failure.advice
 
 
+def test_error_of_protobuf_is_not_one_of_the_network(scene):
+    from google.protobuf.message import DecodeError
+
+    failure = explain(DecodeError("Error parsing message"), replace(scene, destination="gs://pets/serving"))
+    assert "credentials" not in failure.advice
+
+
 def test_page_that_a_message_names_is_no_place_that_could_not_be_reached(scene):
     failure = explain(ValueError("unknown layer: see https://keras.io/guides and permission"), scene)
     assert "credentials" not in failure.advice
 
 
 def test_p9_key_of_an_image_becomes_its_name(scene):
-    error = ImageFailed("The image eval 1… cannot be decoded (no image).")
-    error.key, error.happened, error.damaged = "eval 1", "cannot be decoded (no image).", True
+    error = ImageFailed("The image key 1… cannot be decoded (no image).")
+    error.key, error.happened, error.damaged = "key 1", "cannot be decoded (no image).", True
     error.artifact = str(scene.output / "artifacts" / "Transform" / "transformed_examples" / "6")
     failure = explain(error, scene)
     assert failure.sentence == r"cat/1\n.jpg cannot be decoded (no image)."
     assert f"remove {error.artifact} and run the same command again" in failure.advice
+
+
+def test_p9_key_that_ingestion_did_not_note_stays(scene):
+    error = ImageFailed("The image key 7… cannot be decoded (no image).")
+    error.key, error.happened = "key 7", "cannot be decoded (no image)."
+    assert explain(error, scene).sentence == str(error)
+    (scene.catalog / IMAGES_FILE).unlink()
+    assert explain(error, scene).sentence == str(error)
 
 
 def test_p9_image_whose_copy_is_sound_is_to_be_moved_away(scene):

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 
 # In a process of its own: Beam would wait for ever for the worker's answer, and cannot be interrupted.
 SCRIPT = """
-import os, signal
+import os, signal, sys
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from pipeline.runners import BEAM_ARGUMENTS, notice_dead_workers
@@ -23,6 +23,8 @@ def killed(number):
 if __name__ == "__main__":
     notice_dead_workers()
     notice_dead_workers()
+    if sys.argv[1] == "before it comes up":
+        sys.executable = "false"
     try:
         with beam.Pipeline(options=PipelineOptions(BEAM_ARGUMENTS["processes"])) as pipeline:
             _ = pipeline | beam.Create([0]) | beam.Map(killed)
@@ -31,11 +33,12 @@ if __name__ == "__main__":
 """
 
 
-def test_killed_worker_process_ends_the_pipeline_with_an_error(tmp_path):
+@pytest.mark.parametrize("when", ["while it works", "before it comes up"])
+def test_worker_process_that_ends_too_early_ends_the_pipeline_with_an_error(when, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(script)]
+    command = [sys.executable, str(script), when]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 0
     assert causes.WORKER_ENDED in done.stdout
