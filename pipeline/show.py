@@ -11,6 +11,7 @@ from components.gate_wording import floor_out_of_reach, metric_name
 from components.steps import REPORT_FILE, STEPS
 from pipeline import terminal
 from pipeline.output import read_summary
+from pipeline.pace import duration
 from pipeline.run_folder import LOG_FILE, find_run
 
 MOST_PASSED, MOST_NOT_JUDGED, MOST_NAMED = 20, 5, 8
@@ -80,7 +81,7 @@ def _what(summary: dict[str, Any]) -> list[str]:
         more = f"; {kept_out} quarantined" if kept_out else ""
         lines.append(f"{data['images']} images in {len(data.get('classes') or {})} classes{more}.")
     if summary.get("seconds") is not None:
-        took = f"It took {terminal.duration(summary['seconds'])}"
+        took = f"It took {duration(summary['seconds'])}"
         cached = [STEPS.get(name, name) for name in summary.get("cached") or []]
         lines.append(f"{took}; from the cache: {', '.join(cached)}." if cached else f"{took}.")
     return lines
