@@ -124,6 +124,13 @@ def test_run_whose_folder_was_removed_is_known_to_ml_metadata(made, lines, answe
     assert any("folder removed" in line for line in lines(runs, made.output.root, None))
 
 
+def test_run_that_was_killed_after_it_published_is_shown_with_its_version(made, answer):
+    made.run(FIRST, IMAGES, summary=False)
+    (row,) = answer(runs, made.output.root, None)["runs"]
+    assert (row["status"], row["accuracy"], row["in_service"]) == ("killed", 1.0, True)
+    assert (made.output.serving / row["version"]).is_dir()
+
+
 def test_last_says_how_many_more_there_are(made, lines):
     for run_id in (FIRST, SECOND, THIRD):
         made.run(run_id, IMAGES, blessed=False)
