@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from components.gate_wording import floor_out_of_reach, metric_name
+from components.gate_wording import failed_names, floor_out_of_reach, metric_name
 from components.steps import REPORT_FILE, STEPS
 from pipeline import terminal
 from pipeline.output import read_summary
@@ -96,7 +96,7 @@ def _where(folder: Path, report: Path | None) -> list[str]:
 def _after(summary: dict[str, Any], gate: dict[str, Any]) -> list[str]:
     if not gate.get("checks"):
         return []
-    failed = [check for check in gate["checks"] if check["passed"] is False]
+    failed = failed_names(gate["checks"])
     lines = []
     if (drop := gate.get("detectable_drop")) is not None:
         lines.append(
@@ -105,9 +105,7 @@ def _after(summary: dict[str, Any], gate: dict[str, Any]) -> list[str]:
     if hint := floor_out_of_reach(gate["checks"]):
         lines.append(hint)
     if failed:
-        named = [f"{metric_name(check['metric'])} ({check['slice']})" for check in failed]
-        more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
-        lines.append(f"Decision: refused by {', '.join(named[:MOST_NAMED])}{more}.")
+        lines.append(f"Decision: refused by {terminal.some(failed, MOST_NAMED)}.")
     elif path := (summary.get("model") or {}).get("path"):
         lines.append(f"Decision: passed; published as {path}")
     else:

@@ -212,6 +212,24 @@ def test_every_configuration_key_and_field_of_a_summary_that_a_page_names_exists
                     assert any(_holds(values, name.split(".")) for values in known), f"{name}: {word}"
 
 
+# Parts of the answers whose keys are fields and not names of classes, settings or files; the page links the others.
+OWN_PARTS = {"runs", "in_service", "data", "files", "code", "metrics", "test_images", "gate", "steps", "checksums"}
+OTHER_PAGES = ("docs/summary.md", "docs/publishing.md")
+
+
+@pytest.mark.parametrize("command", ["runs out", "show out", "show out --model in-service", "diff out out"])
+def test_every_field_of_an_answer_in_json_is_on_a_page(scratch, capsys, command):
+    cli.graft.main([*command.split(), "--json"], standalone_mode=False)
+    answer = json.loads(capsys.readouterr().out)
+    fields = set(answer)
+    for name in OWN_PARTS & set(answer):
+        for part in answer[name] if isinstance(answer[name], list) else [answer[name]]:
+            fields |= set(part) if isinstance(part, dict) else set()
+    pages = ("docs/lineage.md", *(OTHER_PAGES if command.startswith("show") else ()))
+    told = {name for page in pages for word in words(page) for name in re.findall(r"[a-z_]+", word.text)}
+    assert fields - told == set()
+
+
 def _holds(values: object, parts: list[str]) -> bool:
     if not parts:
         return True
