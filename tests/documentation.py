@@ -115,6 +115,11 @@ def words_nobody_says(text: str) -> list[str]:
     return [word[0] for word in plain if not said.issuperset(range(*word.span()))]
 
 
+def program_texts() -> list[str]:
+    """Every part of a text in the program."""
+    return [part for parts in _texts() for part in parts]
+
+
 def _places(text: str, parts: tuple[str, ...], begin: int) -> list[range] | None:
     """Where the parts stand in a text one after the other; None if not all of them do."""
     found = []
