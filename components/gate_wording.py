@@ -13,6 +13,11 @@ def metric_name(metric: str) -> str:
     return f"{words} vs baseline" if metric.startswith(NO_REGRESSION) else words
 
 
+def failed_names(checks: list[dict[str, Any]]) -> list[str]:
+    """Of each check that failed, its metric and slice."""
+    return [f"{metric_name(check['metric'])} ({check['slice']})" for check in checks if check["passed"] is False]
+
+
 def floor_out_of_reach(checks: list[dict[str, Any]]) -> str | None:
     """What to do where even a perfect model would not exceed the default floor; None where one would."""
     count = next((check["value"] for check in checks if check["metric"] == "test_examples"), 0)

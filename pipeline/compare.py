@@ -7,6 +7,7 @@ from typing import Any
 from components.data_report import IMAGES_FILE
 from components.errors import UsageError
 from components.files import read_json_lines
+from components.gate_wording import failed_names
 from components.prediction_lines import CANDIDATE, read_predictions
 from components.run_summary import About
 from components.steps import STEPS
@@ -237,11 +238,10 @@ def _per_class(a: dict[str, dict[str, Any]], b: dict[str, dict[str, Any]]) -> di
 
 
 def _gate(run: Run) -> dict[str, Any]:
-    checks = run.part("gate", "checks") or []
     return {
         "blessed": run.part("gate", "blessed"),
         "baseline_version": run.part("gate", "baseline_version"),
         "baseline_reason": run.part("gate", "baseline_reason"),
         "refusal": run.part("gate", "refusal"),
-        "failed": [f"{check['metric']} ({check['slice']})" for check in checks if check["passed"] is False],
+        "failed": failed_names(run.part("gate", "checks") or []),
     }

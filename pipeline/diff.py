@@ -10,6 +10,7 @@ from components.features import SPLITS
 from components.steps import STEPS
 from pipeline import terminal
 from pipeline.compare import compare, read_side
+from pipeline.pace import duration
 from pipeline.settings import shown
 
 MOST_CLASSES, MOST_NAMED, SHORT_DIGEST = 20, 5, 12
@@ -65,7 +66,7 @@ def _runs(out: Console, found: dict[str, Any], names: list[str]) -> None:
         ("Version", a["version"], b["version"], ""),
         (
             "Took",
-            *(terminal.NOTHING if run["seconds"] is None else terminal.duration(run["seconds"]) for run in (a, b)),
+            *(terminal.NOTHING if run["seconds"] is None else duration(run["seconds"]) for run in (a, b)),
             "",
         ),
         ("Compared with", *(gate["baseline_version"] for gate in found["gate"]), ""),
@@ -121,7 +122,7 @@ def _total(reasons: dict[str, int] | None) -> int | None:
 
 def _files(files: dict[str, Any] | None) -> list[str]:
     if files is None:
-        return ["Which images came and went cannot be told: not both runs have a list of theirs any more."]
+        return ["Which images came and went cannot be told: the list of those of one run is not there."]
     lines = [
         f"{terminal.counted(len(names), 'image')} {what}: {terminal.listed(names, MOST_NAMED)}"
         for what in ("came", "went")

@@ -1,6 +1,7 @@
 """What is in service at the places that runs published to."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from components import model_card
 from components.errors import GraftError
@@ -49,11 +50,20 @@ def at(place: str) -> InService | None:
     return InService(place, version, original(serving, version), noted["instead_of"] if noted else None)
 
 
+def places(output: Output, runs: list[Run]) -> list[str]:
+    """Every place that runs published to, the newest run's first, and the output folder's own, each once."""
+    own = str(output.serving)
+    # A run's folder is known by its whole path, the output folder as it was given.
+    found = (
+        own if Path(run.serving).resolve() == output.serving.resolve() else run.serving for run in runs if run.path
+    )
+    return list(dict.fromkeys([*found, own]))
+
+
 def everywhere(output: Output, runs: list[Run]) -> tuple[list[InService], list[str]]:
     """What is in service at every place that runs published to, the newest run's first, and what could not be asked."""
-    places = dict.fromkeys([*(run.serving for run in runs if run.path), str(output.serving)])
     found, problems = [], []
-    for place in places:
+    for place in places(output, runs):
         try:
             if (there := at(place)) is not None:
                 found.append(there)

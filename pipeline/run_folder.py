@@ -53,7 +53,8 @@ class Run:
     @property
     def path(self) -> str | None:
         """The version that it published, None for none."""
-        return self.part("model", "path")
+        found = self.part("model", "path")
+        return found if isinstance(found, str) else None
 
     @property
     def serving(self) -> str:

@@ -96,7 +96,7 @@ def _from_metadata(output: Output, rows: list[dict[str, Any]]) -> list[dict[str,
             steps = history.run(run_id)
             known = _known(output, steps)
             if row is not None:
-                row |= {key: known[key] for key in ("digest", "images", "classes", "accuracy")}
+                row |= {key: known[key] for key in ("digest", "images", "classes", "accuracy", "version", "place")}
             # A search (`graft tune`) does not get that far.
             elif "AtomicPusher" in steps:
                 gone.append(known | {"run_id": run_id, "status": "published" if known["version"] else "refused"})

@@ -7,10 +7,11 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from components.gate_wording import floor_out_of_reach, metric_name
+from components.gate_wording import failed_names, floor_out_of_reach, metric_name
 from components.steps import REPORT_FILE, STEPS
 from pipeline import terminal
 from pipeline.output import read_summary
+from pipeline.pace import duration
 from pipeline.run_folder import LOG_FILE, find_run
 
 MOST_PASSED, MOST_NOT_JUDGED, MOST_NAMED = 20, 5, 8
@@ -80,7 +81,7 @@ def _what(summary: dict[str, Any]) -> list[str]:
         more = f"; {kept_out} quarantined" if kept_out else ""
         lines.append(f"{data['images']} images in {len(data.get('classes') or {})} classes{more}.")
     if summary.get("seconds") is not None:
-        took = f"It took {terminal.duration(summary['seconds'])}"
+        took = f"It took {duration(summary['seconds'])}"
         cached = [STEPS.get(name, name) for name in summary.get("cached") or []]
         lines.append(f"{took}; from the cache: {', '.join(cached)}." if cached else f"{took}.")
     return lines
@@ -95,7 +96,7 @@ def _where(folder: Path, report: Path | None) -> list[str]:
 def _after(summary: dict[str, Any], gate: dict[str, Any]) -> list[str]:
     if not gate.get("checks"):
         return []
-    failed = [check for check in gate["checks"] if check["passed"] is False]
+    failed = failed_names(gate["checks"])
     lines = []
     if (drop := gate.get("detectable_drop")) is not None:
         lines.append(
@@ -104,9 +105,7 @@ def _after(summary: dict[str, Any], gate: dict[str, Any]) -> list[str]:
     if hint := floor_out_of_reach(gate["checks"]):
         lines.append(hint)
     if failed:
-        named = [f"{metric_name(check['metric'])} ({check['slice']})" for check in failed]
-        more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
-        lines.append(f"Decision: refused by {', '.join(named[:MOST_NAMED])}{more}.")
+        lines.append(f"Decision: refused by {terminal.some(failed, MOST_NAMED)}.")
     elif path := (summary.get("model") or {}).get("path"):
         lines.append(f"Decision: passed; published as {path}")
     else:

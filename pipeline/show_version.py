@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from components.gate_wording import failed_names
 from components.steps import STEPS
 from pipeline import terminal
 from pipeline.settings import shown
@@ -161,12 +162,12 @@ def _gate(gate: dict[str, Any], served: dict[str, Any]) -> str | None:
     checks = [*(gate.get("checks") or []), *(served.get("checks") or [])]
     if not checks:
         return None
-    failed = [f"{check['metric']} ({check['slice']})" for check in checks if check["passed"] is False]
+    failed = failed_names(checks)
     passed = sum(check["passed"] is True for check in checks)
     line = (
-        f"passed, {terminal.counted(passed, 'check')}"
-        if not failed
-        else f"refused by {terminal.listed(failed, MOST_NAMED)}"
+        f"refused by {terminal.listed(failed, MOST_NAMED)}"
+        if failed
+        else f"passed, {terminal.counted(passed, 'check')}"
     )
     if skipped := sum(check["passed"] is None for check in checks):
         line += f" and {skipped} not judged"

@@ -71,14 +71,6 @@ def share(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.3f}"
 
 
-def duration(seconds: float) -> str:
-    """Such as `45 s` or `1 h 05 min`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def short(name: str) -> str:
     """A name of which the middle may be missing; JSON has the whole."""
     shown = printable(name)

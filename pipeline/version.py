@@ -9,7 +9,7 @@ from typing import Any
 
 from components import checksums, model_card
 from components.data_report import CATALOG_FILE, IMAGES_FILE, QUARANTINE_FILE
-from components.errors import UsageError
+from components.errors import GraftError, UsageError
 from components.features import DECISION_FILE, TRAINING_FILE
 from components.publishing import read_card
 from components.run_summary import timestamp
@@ -124,14 +124,24 @@ def _by_folder(wanted: str, folder: Path | None) -> Version:
 
 def _by_number(wanted: str, output: Output) -> Version:
     runs = [read_run(path) for path in output.all_runs()]
-    places = list(dict.fromkeys([*(run.serving for run in runs if run.path), str(output.serving)]))
+    places = in_service.places(output, runs)
     if wanted == IN_SERVICE:
         there = next((found for place in places if (found := in_service.at(place))), None)
         if there is None:
             raise UsageError(f"Nothing is in service in {output.root}; graft runs lists what was run there.")
         return _read(there.place, there.version, output)
-    read = [_read(place, int(wanted), output) for place in places]
-    return next((version for version in read if version.there), read[0])
+    publishers = [run for run in runs if run.path and run.path.rpartition("/")[2] == wanted]
+    read, problems = [], []
+    for place in dict.fromkeys([*in_service.places(output, publishers), *places]):
+        try:
+            read.append(_read(place, int(wanted), output))
+        except (GraftError, OSError) as error:
+            problems.append(f"{place} could not be asked: {error}")
+    if not read:
+        raise UsageError(problems[0])
+    version = next((version for version in read if version.there), read[0])
+    version.problems += [] if version.there else problems
+    return version
 
 
 def _read(place: str, number: int, output: Output | None) -> Version:

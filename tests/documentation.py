@@ -1,6 +1,7 @@
 """What the documentation holds: blocks of code, words in backticks, links and headings, with the place of each."""
 
 import ast
+import functools
 import itertools
 import json
 import re
@@ -101,21 +102,56 @@ def anchors(page: str) -> set[str]:
     return {f"{name}-{count}" if count else name for name, count in zip(found, earlier, strict=True)}
 
 
-def sentences() -> list[re.Pattern]:
-    """What the program can say: its texts, with anything where a value goes."""
+def words_nobody_says(text: str) -> list[str]:
+    """The words of a text that are in no text of the program that fits there, with anything where it puts a value."""
+    text = " ".join(text.split())
+    said: set[int] = set()
+    for parts in _texts():
+        begin = 0
+        while (places := _places(text, parts, begin)) is not None:
+            said.update(*places)
+            begin = places[0].stop
+    plain = re.finditer(r"(?<![\w./:'-])[A-Za-z]{3,}(?![\w/-]|[.]\w)", text)
+    return [word[0] for word in plain if not said.issuperset(range(*word.span()))]
+
+
+def program_texts() -> list[str]:
+    """Every part of a text in the program."""
+    return [part for parts in _texts() for part in parts]
+
+
+def _places(text: str, parts: tuple[str, ...], begin: int) -> list[range] | None:
+    """Where the parts stand in a text one after the other; None if not all of them do."""
     found = []
+    for part in parts:
+        at = text.find(part, begin)
+        while at > 0 and part[0].isalnum() and text[at - 1].isalnum():
+            at = text.find(part, at + 1)
+        if at < 0:
+            return None
+        begin = at + len(part)
+        found.append(range(at, begin))
+    return found
+
+
+@functools.cache
+def _texts() -> set[tuple[str, ...]]:
+    """Every text in the program, as the parts between its values."""
+    found: list[list[str]] = []
     for file in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
         inside: set[int] = set()
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.JoinedStr):
                 inside |= {id(part) for part in node.values}
-                found.append([part.value if isinstance(part, ast.Constant) else None for part in node.values])
+                found.append([part.value for part in node.values if isinstance(part, ast.Constant)])
             elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
                 found.append([node.value])
     shell = re.findall(r'"([^"\n]{20,})"', (ROOT / "scripts" / "setup").read_text())
-    found += [[part or None for part in re.split(r"\$\w+", text)] for text in shell]
-    texts = [parts for parts in found if sum(len(part.strip()) for part in parts if part) >= 12]
-    return [re.compile(".+".join(re.escape(part.strip()) if part else "" for part in parts)) for parts in texts]
+    found += [re.split(r"\$\w+", text) for text in shell]
+    # A metric's name is shown in words.
+    found += [[text[0].replace("_", " ")] for text in found if len(text) == 1]
+    parts = (tuple(" ".join(part.split()) for part in text if part.strip()) for text in found)
+    return {text for text in parts if re.search("[A-Za-z]{3}", "".join(text))}
 
 
 def _head(page: str) -> list[str]:

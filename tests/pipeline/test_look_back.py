@@ -91,6 +91,16 @@ def test_model_of_a_rollback_is_that_of_the_run_that_made_it(made, lines, answer
     )
 
 
+def test_place_is_named_once_however_the_output_folder_is_given(made, lines, answer, monkeypatch):
+    """The run knows it by its whole path."""
+    made.published(FIRST, IMAGES)
+    monkeypatch.chdir(made.output.root.parent)
+    (there,) = answer(runs, Path("out"), None)["in_service"]
+    assert there["place"] == "out/serving"
+    assert sum("In service" in line for line in lines(runs, Path("out"), None)) == 1
+    assert answer(show_version, "in-service", Path("out"))["location"].startswith("out/serving/")
+
+
 def test_ticks_are_summed_up_at_their_run_and_half_a_line_is_passed_over(made, lines, answer):
     made.published(FIRST, IMAGES)
     for _ in range(3):
@@ -112,6 +122,13 @@ def test_run_whose_folder_was_removed_is_known_to_ml_metadata(made, lines, answe
     assert (row["run_id"], row["status"], row["version"]) == (FIRST, "published", path.rpartition("/")[2])
     assert (row["images"], row["accuracy"], row["digest"]) == (150, 1.0, f"digest-of-{FIRST}")
     assert any("folder removed" in line for line in lines(runs, made.output.root, None))
+
+
+def test_run_that_was_killed_after_it_published_is_shown_with_its_version(made, answer):
+    made.run(FIRST, IMAGES, summary=False)
+    (row,) = answer(runs, made.output.root, None)["runs"]
+    assert (row["status"], row["accuracy"], row["in_service"]) == ("killed", 1.0, True)
+    assert (made.output.serving / row["version"]).is_dir()
 
 
 def test_last_says_how_many_more_there_are(made, lines):
@@ -249,6 +266,15 @@ def test_version_that_was_removed_is_still_explained(made, answer):
     assert found["configuration"]["training"]["batch_size"] == 32
 
 
+def test_version_that_was_removed_is_looked_for_where_its_run_published_it(made, answer, tmp_path):
+    made.published(THIRD, IMAGES, configuration=load(None, [f"push.destination={tmp_path / 'elsewhere'}"]).resolved)
+    made.published(FIRST, IMAGES)
+    path = made.published(SECOND, IMAGES)
+    shutil.rmtree(path)
+    found = answer(show_version, path.rpartition("/")[2], made.output.root)
+    assert (found["there"], found["location"]) == (False, path)
+
+
 @pytest.mark.parametrize("destination", ["elsewhere", "mem://bucket/serving"])
 def test_version_at_another_destination_is_found_by_number_and_as_in_service(made, answer, tmp_path, destination):
     MemoryFiles.clear()
@@ -287,6 +313,8 @@ def test_place_that_cannot_be_asked_hides_nothing_else(made, answer, lines):
     assert found["runs"][0]["version"] == "7"
     (problem,) = found["problems"]
     assert problem.startswith("What is in service at nowhere://bucket/serving could not be asked:")
+    path = made.published(SECOND, IMAGES)
+    assert answer(show_version, path.rpartition("/")[2], made.output.root)["there"] is True
 
 
 @pytest.mark.parametrize("metadata", ["missing", "damaged"])
