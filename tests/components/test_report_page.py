@@ -233,10 +233,8 @@ def test_numbers_in_the_cells_of_the_matrix_can_be_read(published):
 def test_a_first_publication_says_version_checks_accuracy_and_that_it_replaces_nothing():
     facts = report_facts.run()
     page = document(facts)
-    assert (
-        "Published as version 1795514747 It passed all 5 checks of the gate that could be judged; 3 could not, for too few test images. It replaces nothing"
-        in page.text
-    )
+    assert "Published as version 1795514747 It passed all 5 checks of the gate that could be judged;" in page.text
+    assert "; 3 could not, for too few test images. It replaces nothing" in page.text
     test = facts.summary["metrics"]["test"]
     assert f"{100 * test['accuracy']:.1f} % of {test['examples']} test images right" in page.text
     low, high = facts.interval
@@ -340,7 +338,7 @@ def test_an_accuracy_on_no_image_is_none():
 def test_what_nobody_measured_is_left_out():
     told = document(report_facts.changed(report_facts.run(), {"started": None, "seconds": None})).text
     assert "Started" not in told
-    assert "Took –" not in told
+    assert f"Took {wording.NONE}" not in told
 
 
 @pytest.mark.parametrize(("floor", "written"), [(0.157, "← floor 15.7 %"), (0.85, "floor 85.0 %")])
@@ -474,8 +472,8 @@ def test_a_class_that_was_never_said_has_no_precision():
     rows = {name: {"precision": 0.0, "recall": 0.0, "examples": images} for name, images in (("a", 4), ("b", 0))}
     test = facts.summary["metrics"]["test"] | {"per_class": rows}
     told = document(report_facts.changed(facts, {"metrics": {"test": test}}, confusion=[[0, 4], [0, 0]])).text
-    assert "a 4 0.0 % – 0.0 % to 49.0 %" in told
-    assert "b 0 – 0.0 % no test image" in told
+    assert f"a 4 0.0 % {wording.NONE} 0.0 % to 49.0 %" in told
+    assert f"b 0 {wording.NONE} 0.0 % no test image" in told
 
 
 def test_confusions_are_listed_by_frequency(published):
