@@ -289,13 +289,18 @@ def _end_labels(axes: Any, lines: list[Curve]) -> None:
 
 def _kept(axes: Any, line: Curve, phases: Phases) -> None:
     low, high = axes.get_ylim()
-    for place, epoch in zip(phases.kept_places, [kept for kept in phases.kept if kept], strict=True):
+    total = sum(phases.epochs)
+    for start, epochs, epoch in zip(phases.starts, phases.epochs, phases.kept, strict=True):
+        if not epoch:
+            continue
+        place = start + epoch
         value = number(line.values[place - 1]) if place <= len(line.values) else None
         if value is None:
             continue
         axes.plot([place], [value], "o", markersize=8, markeredgewidth=1.75, color=paint("ink"), markerfacecolor="none")
         above = (value - low) / (high - low) < 0.75
-        left = place > 0.8 * sum(phases.epochs)
+        # At the end of its phase, where there is room before it.
+        left = epochs - epoch < 0.2 * total and epoch > 0.2 * total
         axes.annotate(
             f"kept: {epoch}",
             (place, value),

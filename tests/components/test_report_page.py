@@ -289,6 +289,8 @@ def test_a_failure_says_step_error_advice_and_log_and_nothing_that_was_not_reach
         assert sentence in page.text
     assert "test images right" not in page.text
     assert "Images of each class" in page.text
+    short = {section["id"] for section in page.all("section") if section.get("class") == "unreached"}
+    assert short == {"training", "evaluation", "gate", "serving"}
 
 
 def test_a_failure_without_advice_or_step_is_shown_too():
@@ -339,6 +341,15 @@ def test_what_nobody_measured_is_left_out():
     told = document(report_facts.changed(report_facts.run(), {"started": None, "seconds": None})).text
     assert "Started" not in told
     assert f"Took {wording.NONE}" not in told
+
+
+@pytest.mark.parametrize(("kept", "anchor"), [(40, "end"), (10, "middle")])
+def test_the_mark_of_a_kept_epoch_does_not_reach_into_the_next_phase(kept, anchor):
+    phases = charts.Phases([40, 20], ["frozen", "fine-tuning"], [kept, 0])
+    line = charts.Curve("eval", [0.5] * 60, "accent")
+    drawn = charts.curves("loss", phases, [line, replace(line, label="train")], "eval", "loss", "")
+    (mark,) = re.findall(f"<text[^>]*>kept: {kept}<", drawn)
+    assert f'text-anchor="{anchor}"' in mark
 
 
 @pytest.mark.parametrize(("floor", "written"), [(0.157, "← floor 15.7 %"), (0.85, "floor 85.0 %")])
