@@ -299,8 +299,8 @@ def _kept(axes: Any, line: Curve, phases: Phases) -> None:
             continue
         axes.plot([place], [value], "o", markersize=8, markeredgewidth=1.75, color=paint("ink"), markerfacecolor="none")
         above = (value - low) / (high - low) < 0.75
-        # At the end of its phase, where there is room before it.
-        left = epochs - epoch < 0.2 * total and epoch > 0.2 * total
+        # At the end of its phase, where there is room before it; behind the last one stand the lines' names.
+        left = place > 0.8 * total or (epochs - epoch < 0.2 * total and epoch > 0.2 * total)
         axes.annotate(
             f"kept: {epoch}",
             (place, value),

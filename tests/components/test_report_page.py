@@ -352,6 +352,13 @@ def test_the_mark_of_a_kept_epoch_does_not_reach_into_the_next_phase(kept, ancho
     assert f'text-anchor="{anchor}"' in mark
 
 
+def test_the_mark_of_the_last_epoch_does_not_reach_into_the_names_of_the_lines():
+    phases = charts.Phases([8, 2], ["frozen", "fine-tuning"], [0, 2])
+    lines = [charts.Curve(name, [0.5] * 10, "accent") for name in ("eval", "train")]
+    (mark,) = re.findall("<text[^>]*>kept: 2<", charts.curves("loss", phases, lines, "eval", "loss", ""))
+    assert 'text-anchor="end"' in mark
+
+
 @pytest.mark.parametrize(("floor", "written"), [(0.157, "← floor 15.7 %"), (0.85, "floor 85.0 %")])
 def test_a_far_floor_does_not_press_the_comparison_together(floor, written):
     drawn = charts.interval(0.989, (0.96, 0.997), 0.994, floor).replace(wording.NO_BREAK, " ")
