@@ -39,7 +39,7 @@ def report(given: Path, to: Path | None) -> None:
     # Matplotlib takes a moment to import.
     from components.report.write import write_report
 
-    write_report(destination, _whole(run, steps), left, kept_out)
+    write_report(destination, _whole(run, steps), left, kept_out, run.folder)
     click.echo(destination)
 
 

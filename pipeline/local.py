@@ -265,17 +265,14 @@ class _Run:
                 self.keep_error(caught)
                 error, failure = caught, self.explain(caught)
             summary = self._summary(error, failure)
+            warned = len(self.notes.warnings)
             # What could not be written because the disk is full or the folder gone, the person has been told of.
             with contextlib.suppress(OSError) if error else contextlib.nullcontext():
                 write_json(self.folder / SUMMARY_FILE, summary)
                 self.output.point_latest(self.folder)
             if error is None:
-                self._after(summary)
-                # Last, so that a run that was killed before it is not taken for a finished one.
-                published = summary["status"] == "published"
-                mark = _mark(self.output, fingerprint, self.config.push.destination, published)
-                write_whole(self.folder / MARK_FILE, mark)
-            self._report(summary)
+                self._keep_for_later_runs(summary, fingerprint)
+            self._report(summary, warned)
             if failure:
                 summaries.print_failure(failure, self, steps)
             else:
@@ -304,13 +301,23 @@ class _Run:
         )
         return failures.explain(error, scene)
 
-    def _report(self, summary: dict[str, Any]) -> None:
-        """Writes the page, with the summary that it tells of beside it."""
-        warned = len(self.notes.warnings)
+    def _keep_for_later_runs(self, summary: dict[str, Any], fingerprint: str) -> None:
+        """What later runs are compared with; the model is out by now, or refused, whatever becomes of that."""
+        try:
+            self._after(summary)
+            # Last, so that a run that was killed before it is not taken for a finished one.
+            mark = _mark(self.output, fingerprint, self.config.push.destination, summary["status"] == "published")
+            write_whole(self.folder / MARK_FILE, mark)
+        except BaseException as error:
+            cause = run_report.logged(error)
+            progress.warn(f"What later runs compare their images with could not be kept ({cause}).")
+
+    def _report(self, summary: dict[str, Any], warned: int) -> None:
+        """Writes the page, with the summary that it tells of beside it, which has the first `warned` warnings."""
         run_report.write(self.folder, summary, run_summary.produced(self.artifacts))
         self._write_notes()
         if len(self.notes.warnings) > warned:
-            # What the page could not show is told there.
+            # What was not kept, or the page could not show, is told there.
             with contextlib.suppress(OSError):
                 write_json(self.folder / SUMMARY_FILE, summary | {"warnings": self.notes.warnings})
 

@@ -19,10 +19,10 @@ def never_fatal(node_id: str) -> Iterator[None]:
     """Lets nothing out of the step that writes the report, not even an interruption: what matters is done by then."""
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         if node_id != "Report":
             raise
-        _log_error()
+        logged(error)
 
 
 def with_folder(folder: Path, left: Produced) -> tuple[Produced, list[dict[str, Any]] | None]:
@@ -52,14 +52,14 @@ def write(folder: Path, summary: dict[str, Any], left: Produced) -> Path | None:
         write_report(page, summary, *with_folder(folder, left))
     # Also where the person does not want to wait for it.
     except BaseException as error:
-        _log_error()
-        cause = "it was interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
-        progress.warn(f"The report {page} could not be written ({cause}); graft report {folder} tries again.")
+        progress.warn(f"The report {page} could not be written ({logged(error)}); graft report {folder} tries again.")
         return None
     return page
 
 
-def _log_error() -> None:
+def logged(error: BaseException) -> str:
+    """Puts an error that ends nothing into the log; returns it in a few words."""
     # The log may be what the full disk has no room for.
     with contextlib.suppress(OSError):
-        traceback.print_exc()
+        traceback.print_exception(error)
+    return "it was interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"

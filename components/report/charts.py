@@ -15,6 +15,7 @@ WIDTH = 400
 MOST_BARS = 40  # of classes; more are drawn as a profile
 MOST_WRITTEN = 24  # classes of a confusion matrix with the numbers in it
 MOST_NAMED = 120  # classes of a confusion matrix with names beside it
+LEFTWARDS = "\N{LEFTWARDS ARROW} "
 _LETTER = 6.4  # pixels of a letter at 11 pixels, on the wide side
 
 
@@ -23,8 +24,11 @@ _LETTER = 6.4  # pixels of a letter at 11 pixels, on the wide side
 
 def interval(accuracy: float, bounds: tuple[float, float], baseline: float | None, floor: float | None) -> Markup:
     """The accuracy with its interval, the model in service and the default floor on one scale."""
-    shown = [*bounds, *(value for value in (baseline, floor) if value is not None)]
-    lowest = max(0.0, math.floor((min(shown) - 0.02) * 10) / 10)
+    lowest = _tenth_below(min(bounds[0], bounds[0] if baseline is None else baseline))
+    # Far away it would press together what is to be compared.
+    beyond = floor is not None and _tenth_below(floor) < 2 * lowest - 1.0
+    if floor is not None and not beyond:
+        lowest = min(lowest, _tenth_below(floor))
     rows = 1 if baseline is None else 2
 
     def draw(drawing: Drawing) -> None:
@@ -37,11 +41,12 @@ def interval(accuracy: float, bounds: tuple[float, float], baseline: float | Non
         if baseline is not None:
             axes.plot([baseline], [1], "o", color=paint("quiet"), markersize=8, clip_on=False)
         if floor is not None:
-            axes.axvline(floor, color=paint("warn"), linewidth=1.25, dashes=(3, 2.5))
+            if not beyond:
+                axes.axvline(floor, color=paint("warn"), linewidth=1.25, dashes=(3, 2.5))
             right = floor > (lowest + 1) / 2
             axes.annotate(
-                f"floor {percent(floor)}",
-                (floor, 1),
+                f"{LEFTWARDS if beyond else ''}floor {percent(floor)}",
+                (lowest if beyond else floor, 1),
                 (0, 5),
                 xycoords=("data", "axes fraction"),
                 textcoords="offset points",
@@ -55,6 +60,11 @@ def interval(accuracy: float, bounds: tuple[float, float], baseline: float | Non
     alt += "" if baseline is None else f"; in service {percent(baseline)}"
     alt += "" if floor is None else f"; the lower bound must exceed {percent(floor)}"
     return chart("interval", WIDTH, 34 + 30 * rows + (16 if floor is not None else 0), draw, alt)
+
+
+def _tenth_below(share: float) -> float:
+    """Where an axis that shows it begins."""
+    return max(0.0, math.floor((share - 0.02) * 10) / 10)
 
 
 # ---- data -----------------------------------------------------------------------------------------------------------
@@ -189,7 +199,7 @@ def _value_axis(axes: Any, values: list[float], unit: str) -> None:
 
     low, high = min(values), max(values)
     if unit == "share":
-        _percents(axes, "y", max(0.0, math.floor((low - 0.02) * 10) / 10), 1.0)
+        _percents(axes, "y", _tenth_below(low), 1.0)
         return
     top = 1.08 * high or 1.0
     axes.set_ylim(0, top)
@@ -279,13 +289,18 @@ def _end_labels(axes: Any, lines: list[Curve]) -> None:
 
 def _kept(axes: Any, line: Curve, phases: Phases) -> None:
     low, high = axes.get_ylim()
-    for place, epoch in zip(phases.kept_places, [kept for kept in phases.kept if kept], strict=True):
+    total = sum(phases.epochs)
+    for start, epochs, epoch in zip(phases.starts, phases.epochs, phases.kept, strict=True):
+        if not epoch:
+            continue
+        place = start + epoch
         value = number(line.values[place - 1]) if place <= len(line.values) else None
         if value is None:
             continue
         axes.plot([place], [value], "o", markersize=8, markeredgewidth=1.75, color=paint("ink"), markerfacecolor="none")
         above = (value - low) / (high - low) < 0.75
-        left = place > 0.8 * sum(phases.epochs)
+        # At the end of its phase, where there is room before it; behind the last one stand the lines' names.
+        left = place > 0.8 * total or (epochs - epoch < 0.2 * total and epoch > 0.2 * total)
         axes.annotate(
             f"kept: {epoch}",
             (place, value),

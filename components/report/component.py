@@ -5,6 +5,7 @@ import traceback
 from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tfx import types
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
@@ -33,17 +34,20 @@ class Executor(base_executor.BaseExecutor):
         artifacts: dict[str, dict] = defaultdict(dict)
         for component, key in run_summary.OUTPUTS.values():
             artifacts[component][key] = artifact_utils.get_single_instance(input_dict[key]).mlmd_artifact
-        left = run_summary.produced(artifacts)
+        # The model is out by now, or refused: whatever cannot be read or written must not make that a failed run.
+        try:
+            self._write(folder, run_summary.produced(artifacts), exec_properties)
+        except Exception:
+            traceback.print_exc()
+
+    def _write(self, folder: Path, left: run_summary.Produced, exec_properties: dict[str, Any]) -> None:
+        """The summary, then the page."""
         run_id = self._context.pipeline_run_id if self._context else ""
         notes = read_notes(Path(exec_properties["notes"])) if exec_properties["notes"] else None
         about = About(**json.loads(exec_properties["about"]))
         summary = run_summary.collect(left, about, notes or Notes(run_id))
         write_whole(folder / SUMMARY_FILE, json.dumps(summary, indent=1) + "\n")
-        try:
-            write_report(folder / REPORT_FILE, summary, left)
-        # The model is out by now, or refused; a page that cannot be drawn must not make that a failed run.
-        except Exception:
-            traceback.print_exc()
+        write_report(folder / REPORT_FILE, summary, left)
 
 
 class ReportSpec(ComponentSpec):
@@ -67,7 +71,7 @@ class ReportSpec(ComponentSpec):
 class Report(base_component.BaseComponent):
     """Writes the report of a run that came to its end.
 
-    Output: `report` (`RunReport`). Where the page cannot be written, it holds the summary alone.
+    Output: `report` (`RunReport`). Where the page cannot be written, it holds the summary alone; or nothing.
 
     Args:
       catalog: of the ingestion.

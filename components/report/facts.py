@@ -9,7 +9,7 @@ class Picture:
     """A thumbnail.
 
     Attributes:
-      jpeg: the file; upright, its longer side at most `components.report.pictures.SIDE` pixels.
+      jpeg: the file; upright, its longer side at most `components.report.pictures.LARGE` pixels.
       width: pixels.
       height: pixels.
     """

@@ -11,13 +11,12 @@ from typing import Any
 from components import data_report, features, progress, steps, storage
 from components.data_findings import ANOMALIES_FILE, DRIFT_FILE
 from components.files import read_json_lines
-from components.gate_statistics import wilson_lower_bound
+from components.gate_statistics import wilson_interval
 from components.prediction_lines import BASELINE, CANDIDATE, read_predictions
 from components.report import pictures
 from components.report.facts import Answer, Drift, Facts, Link
 from components.run_summary import Produced
 
-Z_TWO_SIDED_95 = 1.959963984540054
 MISTAKES = 24
 HESITANT = 12
 # What lies beside the page in the folder of a run.
@@ -40,7 +39,13 @@ ARTIFACTS = {
 }
 
 
-def gather(summary: dict[str, Any], left: Produced, page: Path, kept_out: list[dict] | None = None) -> Facts:
+def gather(
+    summary: dict[str, Any],
+    left: Produced,
+    page: Path,
+    kept_out: list[dict] | None = None,
+    folder: Path | None = None,
+) -> Facts:
     """Everything that the page shows. A part that cannot be read is left out, and the person is warned.
 
     Summaries of earlier releases have fewer fields.
@@ -50,10 +55,11 @@ def gather(summary: dict[str, Any], left: Produced, page: Path, kept_out: list[d
       left: by its steps.
       page: where the page will be; links start there.
       kept_out: rows of `quarantine.jsonl`; None where the catalog has them.
+      folder: of the run; None where the page will be in it.
     """
     facts = Facts(summary)
     parts = {
-        "links": lambda: {"links": _links(summary, left, page.parent)},
+        "links": lambda: {"links": _links(summary, left, page.absolute().parent, (folder or page.parent).absolute())},
         "times": lambda: {"steps": _steps(summary)},
         "pictures of the classes": lambda: {"examples": _examples(summary, left)},
         "files that were kept out": lambda: _kept_out(summary, left, kept_out),
@@ -83,15 +89,14 @@ def _interval(summary: dict[str, Any]) -> tuple[float, float] | None:
     test = summary["metrics"]["test"]
     if not test:
         return None
-    count, z = test["examples"], Z_TWO_SIDED_95
-    hits = round(test["accuracy"] * count)
-    return wilson_lower_bound(hits, count, z), 1 - wilson_lower_bound(count - hits, count, z)
+    return wilson_interval(round(test["accuracy"] * test["examples"]), test["examples"])
 
 
 def _steps(summary: dict[str, Any]) -> list[tuple[str, float | None, bool]]:
     timings, cached, failed = summary["timings"], summary.get("cached", ()), summary.get("step")
     rows = [(name, timings[key], key in cached) for key, name in steps.STEPS.items() if key in timings]
-    # The one that failed was not measured.
+    # The one that failed was not measured, or not to its end.
+    rows = [row for row in rows if row[0] != failed]
     return [*rows, (failed, None, False)] if failed else rows
 
 
@@ -155,16 +160,19 @@ def _answer(row: dict[str, Any], names: list[str]) -> Answer:
 # ---- links ----------------------------------------------------------------------------------------------------------
 
 
-def _links(summary: dict[str, Any], left: Produced, folder: Path) -> list[Link]:
-    """To what is there."""
+def _links(summary: dict[str, Any], left: Produced, start: Path, folder: Path) -> list[Link]:
+    """From the folder `start` to what is there of a run."""
     places = {title: folder / name for name, title in BESIDE.items()}
     places |= {title: getattr(left, name) for name, title in ARTIFACTS.items()}
-    links = [_link(title, str(place), folder) for title, place in places.items() if place and place.exists()]
+    links = [_link(title, str(place), start) for title, place in places.items() if place and place.exists()]
     published = summary["model"]["path"]
-    return [_link("Published model", published, folder), *links] if published else links
+    return [_link("Published model", published, start), *links] if published else links
 
 
 def _link(title: str, place: str, folder: Path) -> Link:
+    if not storage.is_uri(place) and not os.path.lexists(place):
+        # Versions are removed in time.
+        return Link(title, None, place)
     if storage.is_uri(place):
         # Browsers do not open the others, and must not run what `javascript:` begins.
         return Link(title, place if place.startswith(("http://", "https://")) else None, place)

@@ -15,8 +15,9 @@ from components.report.facts import Picture
 from components.report.raw_examples import Record, feature, walk
 
 SIDE = 112  # pixels, of the longer side
-# Sides in pixels and qualities of JPEG: the first whose file is small enough.
-ENCODINGS = ((SIDE, 70), (SIDE, 50), (SIDE, 30), (SIDE // 2, 50))
+LARGE = 256  # of the answers, which are looked at one by one
+# Shares of the side and qualities of JPEG: the first whose file is small enough.
+ENCODINGS = ((1, 70), (1, 50), (1, 30), (0.5, 50), (0.25, 50))
 # What is decoded takes memory and time by what its header claims. A JPEG is decoded at a fraction of its size.
 MOST_PIXELS = {"jpeg": 50_000_000}
 MOST_PIXELS_OTHERWISE = 25_000_000
@@ -25,6 +26,7 @@ MOST_RECORDS = 200_000  # of a split that are looked at, which takes 2 s
 
 # The page holds these as base64, four thirds of it, and must stay under 5 MB with everything else.
 PICTURE_BYTES = 8_000
+LARGE_BYTES = 20_000
 EXAMPLE_BYTES = 1_900_000
 EXAMPLES = 240
 EXAMPLES_OF_A_CLASS = 8
@@ -35,12 +37,13 @@ THREADS = 8
 END_OF_JPEG = b"\xff\xd9"
 
 
-def thumbnail(data: bytes, most: int = PICTURE_BYTES) -> Picture | None:
+def thumbnail(data: bytes, most: int = PICTURE_BYTES, side: int = SIDE) -> Picture | None:
     """An image file made small and upright.
 
     Args:
       data: the file; anything.
       most: bytes of the picture.
+      side: pixels of its longer side, at most.
 
     Returns:
       None for what is no image, claims too many pixels, or cannot be decoded. What is missing of a JPEG that is cut off
@@ -54,20 +57,20 @@ def thumbnail(data: bytes, most: int = PICTURE_BYTES) -> Picture | None:
         data += END_OF_JPEG
     # Pillow's plugins raise whatever broken bytes lead them into.
     with contextlib.suppress(Exception):
-        return _encoded(_small(data, header.format), most)
+        return _encoded(_small(data, header.format, side), most)
     return None
 
 
-def _small(data: bytes, kind: str):
+def _small(data: bytes, kind: str, side: int):
     """A Pillow image, RGB."""
     from PIL import Image
 
     with Image.open(io.BytesIO(data), formats=[kind.upper()]) as image:
         # What Pillow finds elsewhere, or behind the pixels, ingestion does not obey.
         exif = image.info.get("exif")
-        image.draft("RGB", (2 * SIDE, 2 * SIDE))
+        image.draft("RGB", (2 * side, 2 * side))
         small = _eight_bits(image).convert("RGB")
-    small.thumbnail((SIDE, SIDE))
+    small.thumbnail((side, side))
     small.info = {"exif": exif} if exif else {}
     return _upright(small)
 
@@ -87,8 +90,9 @@ def _upright(image):
 
 
 def _encoded(image, most: int) -> Picture | None:
-    for side, quality in ENCODINGS:
-        image.thumbnail((side, side))
+    side = max(image.size)
+    for share, quality in ENCODINGS:
+        image.thumbnail((max(1, side * share), max(1, side * share)))
         file = io.BytesIO()
         image.save(file, "JPEG", quality=quality, optimize=True)
         if file.tell() <= most:
@@ -141,7 +145,7 @@ def by_key(examples: Path, keys: Iterable[str]) -> dict[str, Picture]:
         key = feature(data, record, features.SHA256)
         if key in missing:
             missing.remove(key)
-            if picture := thumbnail(feature(data, record, features.ENCODED) or b""):
+            if picture := thumbnail(feature(data, record, features.ENCODED) or b"", LARGE_BYTES, LARGE):
                 found[key.decode()] = picture
             if not missing:
                 break

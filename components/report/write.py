@@ -10,7 +10,11 @@ from components.run_summary import Produced
 
 
 def write_report(
-    destination: Path, summary: dict[str, Any], left: Produced, kept_out: list[dict] | None = None
+    destination: Path,
+    summary: dict[str, Any],
+    left: Produced,
+    kept_out: list[dict] | None = None,
+    folder: Path | None = None,
 ) -> None:
     """Writes the page.
 
@@ -19,10 +23,11 @@ def write_report(
       summary: of the run, with what there is of it (docs/summary.md).
       left: by the steps.
       kept_out: rows of `quarantine.jsonl`; None where `left.catalog` has them.
+      folder: of the run; None where the page is in it.
 
     Raises:
       OSError: the page cannot be written.
     """
     # File names may be no text, and surrogates have no place in UTF-8.
-    page = render(gather(summary, left, destination, kept_out))
+    page = render(gather(summary, left, destination, kept_out, folder))
     write_whole(destination, page.encode("utf-8", "backslashreplace"))

@@ -59,3 +59,10 @@ def test_publication_stands_although_its_report_cannot_be_drawn(inputs, tmp_path
     assert execute(inputs, tmp_path / "report")["status"] == "published"
     assert not (tmp_path / "report" / "report.html").exists()
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_publication_stands_although_what_a_step_left_cannot_be_read(inputs, tmp_path, capsys):
+    Path(inputs["model_run"][0].uri, "training.json").write_text("{")
+    with pytest.raises(FileNotFoundError, match=r"summary\.json"):
+        execute(inputs, tmp_path / "report")
+    assert "JSONDecodeError" in capsys.readouterr().err

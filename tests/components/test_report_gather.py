@@ -77,7 +77,8 @@ def test_data_training_and_steps_are_there(left, page):
 
 def test_step_that_failed_is_the_last_one_and_has_no_time(left, page):
     facts = gather(summary_of(replace(left, published=None), error="it broke"), left, page)
-    assert facts.steps[-1] == ("Train", None, False)
+    # Its time was taken before what comes of it could be kept.
+    assert facts.steps == [("Ingest images", 1.25, True), ("Train", None, False)]
 
 
 def test_links_lead_from_the_page_to_what_is_there(left, page):
@@ -97,11 +98,31 @@ def test_links_lead_from_the_page_to_what_is_there(left, page):
 
 def test_link_is_percent_encoded_and_only_what_a_browser_opens_is_one(tmp_path):
     folder = tmp_path / "a"
-    link = gathering._link("x", f"{tmp_path}/b: 100% #1?/é\udcff", folder)
+    place = f"{tmp_path}/b: 100% #1?/é\udcff"
+    assert gathering._link("x", place, folder) == Link("x", None, place)  # not there
+    os.makedirs(place)
+    link = gathering._link("x", place, folder)
     assert link.target == "../b%3A%20100%25%20%231%3F/%C3%A9%FF"
     assert gathering._link("x", "gs://bucket/serving/17", folder) == Link("x", None, "gs://bucket/serving/17")
     assert gathering._link("x", "javascript://%0aalert(1)", folder).target is None
     assert gathering._link("x", "https://host/17", folder).target == "https://host/17"
+
+
+def test_links_of_a_page_elsewhere_lead_to_the_run_and_not_to_what_lies_beside_the_page(left, page, tmp_path):
+    (page.parent / "log.txt").touch()
+    other = tmp_path / "mail"
+    other.mkdir()
+    (other / "summary.json").touch()
+    links = {link.title: link for link in gather(summary_of(left), left, other / "x.html", None, page.parent).links}
+    assert links["Log"].target == "../runs/20260101-000000/log.txt"
+    assert "Summary" not in links
+
+
+def test_links_of_a_page_named_from_here_say_the_whole_path(left, page, monkeypatch):
+    (page.parent / "log.txt").touch()
+    monkeypatch.chdir(page.parent)
+    (log,) = [link for link in gather(summary_of(left), left, Path("report.html")).links if link.title == "Log"]
+    assert log == Link("Log", "log.txt", str(page.parent / "log.txt"))
 
 
 def test_run_that_reached_nothing_has_facts(page):

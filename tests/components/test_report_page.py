@@ -233,7 +233,8 @@ def test_numbers_in_the_cells_of_the_matrix_can_be_read(published):
 def test_a_first_publication_says_version_checks_accuracy_and_that_it_replaces_nothing():
     facts = report_facts.run()
     page = document(facts)
-    assert "Published as version 1795514747 It passed all 5 checks of the gate. It replaces nothing" in page.text
+    assert "Published as version 1795514747 It passed all 5 checks of the gate that could be judged;" in page.text
+    assert "; 3 could not, for too few test images. It replaces nothing" in page.text
     test = facts.summary["metrics"]["test"]
     assert f"{100 * test['accuracy']:.1f} % of {test['examples']} test images right" in page.text
     low, high = facts.interval
@@ -263,12 +264,12 @@ def test_a_refusal_names_the_checks_that_failed_and_what_stays_in_service():
 
 def test_a_refusal_for_another_reason_says_that():
     facts = report_facts.run()
-    gate = facts.summary["gate"] | {"refusal": "version 3 was rolled back"}
+    gate = facts.summary["gate"] | {"refusal": "version 3 was rolled back", "baseline_status": "classes_changed"}
     told = document(report_facts.changed(facts, {"status": "refused", "gate": gate})).text
     assert "not published Version 3 was rolled back. What is in service stays as it is." in told
     serving = facts.summary["serving"] | {"problem": "the exported model answers 'text' with a crash"}
     told = document(report_facts.changed(facts, {"status": "refused", "serving": serving})).text
-    assert "The exported model answers 'text' with a crash. What is in service stays as it is." in told
+    assert "The exported model answers 'text' with a crash. Nothing is in service yet." in told
 
 
 def test_a_failure_says_step_error_advice_and_log_and_nothing_that_was_not_reached():
@@ -288,6 +289,8 @@ def test_a_failure_says_step_error_advice_and_log_and_nothing_that_was_not_reach
         assert sentence in page.text
     assert "test images right" not in page.text
     assert "Images of each class" in page.text
+    short = {section["id"] for section in page.all("section") if section.get("class") == "unreached"}
+    assert short == {"training", "evaluation", "gate", "serving"}
 
 
 def test_a_failure_without_advice_or_step_is_shown_too():
@@ -314,6 +317,54 @@ def test_a_run_that_failed_after_publishing_says_what_is_in_service():
         report_facts.changed(report_facts.run(), {"status": "failed", "error": "no disk", "step": "Publish"})
     ).text
     assert "Before that it had published version 1795514747." in told
+
+
+def test_a_run_that_failed_while_it_published_does_not_say_that_nothing_came_out():
+    facts = report_facts.run()
+    model = facts.summary["model"] | {"path": None}
+    ended = {"status": "failed", "error": "interrupted", "step": STEPS["AtomicPusher"], "model": model}
+    told = document(report_facts.changed(facts, ended)).text
+    assert "the serving folder tells whether a new version came out" in told
+    assert "Nothing was published" not in told
+
+
+def test_an_accuracy_on_no_image_is_none():
+    facts = report_facts.refused(report_facts.run())
+    nothing = {"precision": 0.0, "recall": 0.0, "examples": 0}
+    test = {"accuracy": 0.0, "loss": 0.0, "examples": 0, "reliability": [], "per_class": {"a": nothing}}
+    page = document(report_facts.changed(facts, {"metrics": {"test": test}}, interval=(0.0, 1.0), confusion=[[0]]))
+    assert "test images right" not in page.text
+    assert "Nothing was evaluated: there is no test image." in page.text
+
+
+def test_what_nobody_measured_is_left_out():
+    told = document(report_facts.changed(report_facts.run(), {"started": None, "seconds": None})).text
+    assert "Started" not in told
+    assert f"Took {wording.NONE}" not in told
+
+
+@pytest.mark.parametrize(("kept", "anchor"), [(40, "end"), (10, "middle")])
+def test_the_mark_of_a_kept_epoch_does_not_reach_into_the_next_phase(kept, anchor):
+    phases = charts.Phases([40, 20], ["frozen", "fine-tuning"], [kept, 0])
+    line = charts.Curve("eval", [0.5] * 60, "accent")
+    drawn = charts.curves("loss", phases, [line, replace(line, label="train")], "eval", "loss", "")
+    (mark,) = re.findall(f"<text[^>]*>kept: {kept}<", drawn)
+    assert f'text-anchor="{anchor}"' in mark
+
+
+def test_the_mark_of_the_last_epoch_does_not_reach_into_the_names_of_the_lines():
+    phases = charts.Phases([8, 2], ["frozen", "fine-tuning"], [0, 2])
+    lines = [charts.Curve(name, [0.5] * 10, "accent") for name in ("eval", "train")]
+    (mark,) = re.findall("<text[^>]*>kept: 2<", charts.curves("loss", phases, lines, "eval", "loss", ""))
+    assert 'text-anchor="end"' in mark
+
+
+@pytest.mark.parametrize(("floor", "written"), [(0.157, "← floor 15.7 %"), (0.85, "floor 85.0 %")])
+def test_a_far_floor_does_not_press_the_comparison_together(floor, written):
+    drawn = charts.interval(0.989, (0.96, 0.997), 0.994, floor).replace(wording.NO_BREAK, " ")
+    assert f">{written}<" in drawn
+    ticks = [int(tick) for tick in re.findall(r">(\d+) %<", drawn)]
+    assert min(ticks) >= 80
 
 
 def test_warnings_are_shown(published):
@@ -430,8 +481,17 @@ def test_classes_come_with_the_worst_recall_first_and_those_without_images_last(
     }
     told = document(report_facts.changed(facts, {"metrics": {"test": test}})).text
     rows = told[told.index("Class by class") :]
-    assert rows.index("bad 8 25.0 % 7.1 % to 59.1 % 100.0 %") < rows.index("good 10 100.0 % 72.2 % to 100.0 % 50.0 %")
-    assert rows.index("good 10") < rows.index(f"absent 0 {wording.NONE} no test image")
+    assert rows.index("bad 8 25.0 % 100.0 % 7.1 % to 59.1 %") < rows.index("good 10 100.0 % 50.0 % 72.2 % to 100.0 %")
+    assert rows.index("good 10") < rows.index(f"absent 0 {wording.NONE} 0.0 % no test image")
+
+
+def test_a_class_that_was_never_said_has_no_precision():
+    facts = report_facts.run(["a", "b"])
+    rows = {name: {"precision": 0.0, "recall": 0.0, "examples": images} for name, images in (("a", 4), ("b", 0))}
+    test = facts.summary["metrics"]["test"] | {"per_class": rows}
+    told = document(report_facts.changed(facts, {"metrics": {"test": test}}, confusion=[[0, 4], [0, 0]])).text
+    assert f"a 4 0.0 % {wording.NONE} 0.0 % to 49.0 %" in told
+    assert f"b 0 {wording.NONE} 0.0 % no test image" in told
 
 
 def test_confusions_are_listed_by_frequency(published):

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from components import features
-from components.report import pictures
+from components.report import gather, pictures
+from components.report.page import MISTAKES_SHARE, MOST_PICTURES
 from components.report.raw_examples import feature, walk
 from tests.components.raw import picture, write_split
 
@@ -168,6 +169,17 @@ def test_test_images_are_found_by_key(tmp_path):
     assert list(found) == [keys[3]]
     assert is_red(seen(found[keys[3]])[5, 5])
     assert pictures.by_key(tmp_path / "nothing", [keys[3]]) == {}
+
+
+def test_pictures_of_answers_are_large_enough_to_be_judged_and_36_have_room_in_the_page(tmp_path):
+    noise = np.random.default_rng(1).integers(0, 255, (600, 800, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "JPEG", quality=90)
+    keys = write_split(tmp_path, "test", [("a", "1.jpg", picture(RED, (800, 600))), ("a", "2.jpg", file.getvalue())])
+    red, noisy = (pictures.by_key(tmp_path, keys)[key] for key in keys)
+    assert (red.width, red.height) == (256, 192)
+    room = MISTAKES_SHARE * MOST_PICTURES / (gather.MISTAKES + gather.HESITANT)
+    assert max(len(red.jpeg), len(noisy.jpeg)) * 4 / 3 < room - 30
 
 
 @pytest.mark.parametrize("damage", [lambda d: d[: len(d) // 2], lambda d: b"", lambda d: b"\xff" * 5000 + d[5000:]])

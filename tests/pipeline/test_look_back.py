@@ -501,7 +501,7 @@ def written(monkeypatch):
     """What `write_report` was given; it writes a line."""
     given, stub = {}, types.ModuleType("components.report.write")
 
-    def write_report(destination, summary, left, kept_out=None):
+    def write_report(destination, summary, left, kept_out=None, folder=None):
         given.update(destination=destination, summary=summary, left=left, kept_out=kept_out)
         destination.write_text("<html>")
 

@@ -15,6 +15,7 @@ from components.run_summary import About, Produced
 from components.steps import Notes
 from pipeline import config as configuration
 from pipeline import local, run_report
+from pipeline.console import Detail
 
 SUMMARY = run_summary.collect(Produced(), About(), Notes("20260101-000000", 1.7e9, "Train"), "it broke")
 
@@ -78,6 +79,16 @@ def test_person_who_does_not_wait_for_the_report_keeps_the_run(tmp_path, caplog,
     monkeypatch.setattr("components.report.write.render", interrupted)
     assert run_report.write(tmp_path, SUMMARY, Produced()) is None
     assert "it was interrupted" in caplog.text
+
+
+def test_run_whose_traces_for_later_runs_cannot_be_kept_is_what_it_was(images, tmp_path, caplog):
+    loaded = configuration.load(None, ["model.backbone=graft_tiny", "model.weights=bundled"])
+    with local._opened(loaded, [str(images)], tmp_path / "out", Detail.QUIET) as (output, sources, digest, _):
+        run = local._Run(loaded, sources, digest, output, output.new_run(), 1.7e9)
+        # The mark has no place where a folder is.
+        (run.folder / local.MARK_FILE).mkdir()
+        run._keep_for_later_runs(SUMMARY | {"status": "refused"}, "fingerprint")
+    assert "What later runs compare their images with could not be kept (IsADirectoryError" in caplog.text
 
 
 def test_only_the_step_that_writes_the_report_may_fail_without_ending_the_run():

@@ -20,9 +20,9 @@ def view(facts: Facts, room: Room) -> dict[str, Any]:
     counts = facts.confusion if facts.classes and any(map(any, facts.confusion)) else []
     matrix = charts.confusion(facts.classes, counts) if 0 < len(counts) <= MOST_DRAWN else None
     bins, baseline = test.get("reliability") or [], test.get("baseline") or {}
-    per_class = _per_class(test)
+    per_class = _per_class(test, _never_said(facts.classes, counts))
     return {
-        "reached": bool(test),
+        "reached": bool(test.get("examples")),
         "examples": test.get("examples"),
         "overall": _overall(test),
         "compared": bool(baseline),
@@ -68,7 +68,12 @@ def _signed(difference: float | None) -> str:
     return f"{'+' if difference > 0 else '−' if difference < 0 else '±'}{digits(abs(difference))}"  # noqa: RUF001
 
 
-def _per_class(test: dict[str, Any]) -> list[dict[str, Any]]:
+def _never_said(classes: list[str], counts: list[list[int]]) -> set[str]:
+    """Classes that no image was taken for: their precision, written as 0, is unknown."""
+    return {name for name, images in zip(classes, map(sum, zip(*counts, strict=True)), strict=False) if not images}
+
+
+def _per_class(test: dict[str, Any], never_said: set[str]) -> list[dict[str, Any]]:
     """The worst recall first; classes without a test image last."""
     before = (test.get("baseline") or {}).get("per_class") or {}
     rows = []
@@ -81,7 +86,7 @@ def _per_class(test: dict[str, Any]) -> list[dict[str, Any]]:
                 "name": name,
                 "examples": examples,
                 "recall": recall if known else None,
-                "precision": number(found.get("precision")),
+                "precision": None if name in never_said else number(found.get("precision")),
                 "interval": wilson_interval(round(recall * examples), examples) if known else None,
                 "before": earlier,
                 "difference": recall - earlier if known and earlier is not None else None,

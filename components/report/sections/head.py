@@ -6,6 +6,7 @@ from components.gate_wording import metric_name
 from components.report import charts
 from components.report.facts import Facts
 from components.report.wording import (
+    count,
     counted,
     listed,
     moment,
@@ -17,6 +18,7 @@ from components.report.wording import (
     version_of,
     visible,
 )
+from components.steps import STEPS
 
 PACKAGES = {"tfx": "TFX", "tensorflow": "TensorFlow", "keras": "Keras", "apache-beam": "Apache Beam", "numpy": "NumPy"}
 STATUSES = {"published": "Published", "refused": "Refused", "failed": "Failed", "unchanged": "Unchanged"}
@@ -30,7 +32,9 @@ def view(facts: Facts) -> dict[str, Any]:
     status = summary.get("status") or "failed"
     warnings = [shortened(sentence(text), MOST_CHARACTERS) for text in summary.get("warnings") or []]
     test = (summary.get("metrics") or {}).get("test") or {}
-    before, version = number(test.get("baseline_accuracy")), gate.get("baseline_version")
+    # That of no image is written as 0.
+    accuracy = number(test.get("accuracy")) if test.get("examples") else None
+    before = None if accuracy is None else number(test.get("baseline_accuracy"))
     return {
         "status": status if status in STATUSES else "failed",
         "word": STATUSES.get(status, status),
@@ -40,14 +44,14 @@ def view(facts: Facts) -> dict[str, Any]:
         "advice": _said(summary.get("advice")),
         "name": (summary.get("configuration") or {}).get("name"),
         "run_id": summary.get("run_id"),
-        "accuracy": number(test.get("accuracy")),
+        "accuracy": accuracy,
         "examples": test.get("examples"),
         "interval": facts.interval,
-        "chart": _chart(facts, test, gate),
+        "chart": _chart(facts, accuracy, before, gate),
         "before": before,
-        "baseline": version,
-        "difference": None if before is None else points(test["accuracy"] - before),
-        "better": before is not None and test["accuracy"] >= before,
+        "baseline": gate.get("baseline_version"),
+        "difference": None if before is None else points(accuracy - before),
+        "better": before is not None and accuracy >= before,
         "rows": _rows(facts, gate),
         "warnings": warnings[:MOST_WARNINGS],
         "warning_count": len(warnings),
@@ -74,18 +78,26 @@ def _lines(summary: dict[str, Any], gate: dict[str, Any]) -> list[str]:
     """Why, and what that means for what is in service."""
     status, version = summary.get("status"), gate.get("baseline_version")
     if status == "published":
-        passed = sum(check["passed"] is True for check in gate.get("checks") or [])
-        lines = (
-            [f"It passed {'the' if passed == 1 else 'all'} {counted(passed, 'check')} of the gate."] if passed else []
-        )
-        return [*lines, _replaced(gate)]
+        return [_passed(gate.get("checks") or []), _replaced(gate)]
     stays = f"Version {version} stays in service." if version else "What is in service stays as it is."
+    if gate.get("baseline_status") == "first_run":
+        stays = "Nothing is in service yet."
     if status == "refused":
         return [*_reasons(summary, gate), stays]
     path = (summary.get("model") or {}).get("path")
     if path:
         return [f"Before that it had published version {visible(version_of(path))}."]
+    if summary.get("step") == STEPS["AtomicPusher"]:
+        return ["It ended while it published: the serving folder tells whether a new version came out."]
     return [f"Nothing was published. {stays}"]
+
+
+def _passed(checks: list[dict[str, Any]]) -> str:
+    passed, left = (sum(check["passed"] is verdict for check in checks) for verdict in (True, None))
+    if not passed:
+        return ""
+    told = f"It passed {'the' if passed == 1 else 'all'} {counted(passed, 'check')} of the gate"
+    return f"{told} that could be judged; {count(left)} could not, for too few test images." if left else f"{told}."
 
 
 def _replaced(gate: dict[str, Any]) -> str:
@@ -115,13 +127,12 @@ def _where(place: str) -> str:
     return "" if place == "overall" else f" ({visible(place)[:60]})"
 
 
-def _chart(facts: Facts, test: dict[str, Any], gate: dict[str, Any]) -> Any:
-    accuracy = number(test.get("accuracy"))
+def _chart(facts: Facts, accuracy: float | None, before: float | None, gate: dict[str, Any]) -> Any:
     if accuracy is None or facts.interval is None:
         return None
     floors = [check["bound"] for check in gate.get("checks") or [] if check["metric"] == "accuracy_lower_bound"]
     floor = number(floors[0]) if floors else None
-    return charts.interval(accuracy, facts.interval, number(test.get("baseline_accuracy")), floor)
+    return charts.interval(accuracy, facts.interval, before, floor)
 
 
 def _kept_out(data: dict[str, Any]) -> str:
@@ -139,18 +150,21 @@ def _rows(facts: Facts, gate: dict[str, Any]) -> list[tuple[str, str]]:
     if data.get("classes"):
         images, classes = counted(data.get("images", 0), "image"), counted(len(data["classes"]), "class", "classes")
         rows.append(("Data", f"{images} in {classes}"))
+    if kept_out := _kept_out(data):
+        rows.append(("Kept out", kept_out))
     if model.get("backbone"):
         weights = f", weights {visible(str(model['weights']))}" if model.get("weights") else ""
         rows.append(("Backbone", f"{visible(str(model['backbone']))}{weights}"))
     if number(model.get("parameters")):
         rows.append(("Network", counted(model["parameters"], "parameter")))
-    if kept_out := _kept_out(data):
-        rows.append(("Kept out", kept_out))
     # The others are said above.
     if gate.get("baseline_reason") and gate.get("baseline_status") not in ("compared", "first_run"):
         rows.append(("Baseline", sentence(visible(gate["baseline_reason"]))))
-    rows.append(("Started", moment(summary.get("started"))))
-    rows.append(("Took", seconds(summary.get("seconds"))))
+    # On a cluster nobody measures them.
+    if summary.get("started"):
+        rows.append(("Started", moment(summary["started"])))
+    if number(summary.get("seconds")) is not None:
+        rows.append(("Took", seconds(summary["seconds"])))
     versions = summary.get("versions") or {}
     named = [f"{title} {visible(str(versions[name]))}" for name, title in PACKAGES.items() if name in versions]
     if named:
