@@ -87,6 +87,11 @@ def digits(value: float | None) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def loss(value: float | None) -> str:
+    """A log loss in nats; always three decimals, so that those below one another can be compared."""
+    return NONE if number(value) is None else f"{value:.3f}"
+
+
 _RAISED = str.maketrans("0123456789" + MINUS, "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 

@@ -595,6 +595,7 @@ def test_configuration_and_links_are_there(published):
         (wording.size(3561589), "3.6 MB"),
         (wording.digits(8.99e-08), f"9.0 {wording.TIMES} 10⁻⁸"),
         (wording.digits(0.001), "0.001"),
+        (wording.loss(0.7), "0.700"),
         (wording.digits(1234567), "1,234,567"),
         (wording.shortened("a" * 30 + "b" * 30, 20), "a" * 13 + "…" + "b" * 6),
         (wording.moment("yesterday"), "yesterday"),

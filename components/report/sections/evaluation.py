@@ -6,7 +6,7 @@ from components.gate_statistics import wilson_interval
 from components.report import charts
 from components.report.facts import Answer, Facts
 from components.report.thumbnails import Room
-from components.report.wording import digits, number, percent, points, shortened, visible
+from components.report.wording import loss, number, percent, points, shortened, visible
 
 MOST_CLASSES = 200
 MOST_CONFUSIONS = 15
@@ -48,7 +48,7 @@ def _overall(test: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     rows = []
     for key, title, shown in (
         ("accuracy", "Accuracy", percent),
-        ("loss", "Log loss, nats", digits),
+        ("loss", "Log loss, nats", loss),
         ("calibration_error", "Calibration error", percent),
     ):
         value, before = number(test.get(key)), number(baseline.get(key))
@@ -65,7 +65,7 @@ def _overall(test: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 def _signed(difference: float | None) -> str:
     if difference is None:
         return ""
-    return f"{'+' if difference > 0 else '−' if difference < 0 else '±'}{digits(abs(difference))}"  # noqa: RUF001
+    return f"{'+' if difference > 0 else '−' if difference < 0 else '±'}{loss(abs(difference))}"  # noqa: RUF001
 
 
 def _never_said(classes: list[str], counts: list[list[int]]) -> set[str]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from components.report import charts
 from components.report.facts import Facts
-from components.report.wording import count, counted, digits, number, percent, seconds
+from components.report.wording import count, counted, digits, loss, number, percent, seconds
 
 PHASES = {"frozen": "frozen", "fine_tune": "fine-tuning"}
 TITLES = {"frozen": "Frozen backbone", "fine_tune": "Fine-tuning"}
@@ -59,8 +59,8 @@ def _phase(name: str, phase: dict[str, Any]) -> dict[str, Any]:
             ("Kept", "none: undone" if _undone(phase) else f"epoch {kept}" if kept else "the weights it began with"),
             ("Training accuracy", percent(phase.get("accuracy"))),
             ("Eval accuracy", percent(phase.get("eval_accuracy"))),
-            ("Eval loss", digits(phase.get("eval_loss"))),
-            ("Eval loss, scaled", digits(phase.get("eval_calibrated_loss"))),
+            ("Eval loss", loss(phase.get("eval_loss"))),
+            ("Eval loss, scaled", loss(phase.get("eval_calibrated_loss"))),
             ("Took", seconds(phase.get("seconds"))),
             ("Images a second", count(phase.get("images_per_second"))),
         ],
@@ -121,6 +121,4 @@ def _calibration(calibration: dict[str, Any]) -> str | None:
     before, after = number(calibration.get("loss")), number(calibration.get("scaled_loss"))
     if before is None or after is None:
         return told + "."
-    return (
-        f"{told}: the loss on the eval split goes from {digits(before)} to {digits(after)}. The answers stay the same."
-    )
+    return f"{told}: the loss on the eval split goes from {loss(before)} to {loss(after)}. The answers stay the same."
