@@ -8,7 +8,6 @@ import contextlib
 import itertools
 import json
 import shutil
-import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from components.errors import UsageError
 from components.files import whole, write_whole
 from pipeline.answer_files import AnswerFile
 from pipeline.predict import Limits, Loaded, classify, find_model
+from pipeline.repeated import repeatedly
 
 # Files in a chunk: a second of work, or a few.
 CHUNK = 256
@@ -102,24 +102,18 @@ class Chunks:
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         """Tells `components.progress` of finished parts while the body runs, whichever process makes them."""
-        stopped = threading.Event()
+        told = 0
 
-        def watch() -> None:
-            told = 0
-            while not stopped.wait(SECONDS_BETWEEN_LOOKS):
-                # A part that is being written has a hidden name.
-                done = sum(self.sizes[int(part.name)] for part in self._parts.iterdir() if part.name.isdecimal())
-                progress.advance(done - told)
-                told = done
+        def look() -> None:
+            nonlocal told
+            # A part that is being written has a hidden name.
+            done = sum(self.sizes[int(part.name)] for part in self._parts.iterdir() if part.name.isdecimal())
+            progress.advance(done - told)
+            told = done
 
         progress.start(sum(self.sizes), unit="files")
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
+        with repeatedly(look, SECONDS_BETWEEN_LOOKS):
             yield
-        finally:
-            stopped.set()
-            thread.join()
 
 
 def _copy_model(version: Path, to: Path) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import enum
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Set
 from pathlib import Path
@@ -16,6 +15,7 @@ from components.errors import printable
 from components.progress import State
 from pipeline.noise import Followed, noise_to
 from pipeline.pace import Pace, duration, per_second, remaining
+from pipeline.repeated import repeatedly
 from pipeline.screen import PLAIN, YELLOW, Screen
 
 # Seconds between two looks at a step, on a terminal and elsewhere, and between two lines about it elsewhere.
@@ -128,20 +128,11 @@ class Running:
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         """Looks again and again while the body runs."""
-        stopped, pause = threading.Event(), LOOK_LIVE if self._screen.live else LOOK
-
-        def watch() -> None:
-            self.look()
-            while not stopped.wait(pause):
-                self.look()
-
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
         try:
-            yield
+            self.look()
+            with repeatedly(self.look, LOOK_LIVE if self._screen.live else LOOK):
+                yield
         finally:
-            stopped.set()
-            thread.join()
             self._screen.clear()
 
     def look(self) -> None:

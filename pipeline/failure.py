@@ -192,19 +192,21 @@ def _memory(found: list[Link], scene: Scene) -> Failure | None:
     sentence = f"This machine's memory did not suffice ({link.said or link.kind})."
     if scene.step in ("Train", "Convert") or scene.step.startswith(TRIAL):
         return Failure(sentence, f"Lower training.batch_size or transform.image_size, and {AGAIN}.")
-    return Failure(sentence, f"{_less_memory(scene).capitalize()}, and {AGAIN}.")
+    return Failure(sentence, f"{_less_memory(scene)}, and {AGAIN}.")
 
 
 def _worker_ended(found: list[Link], scene: Scene) -> Failure | None:
     return causes.worker_ended(found) and Failure(
         f"{causes.WORKER_ENDED}; the system ends one when memory runs out.",
-        f"{_less_memory(scene).capitalize()}, and {AGAIN}. What the system ended, it says in dmesg or journalctl -k.",
+        f"{_less_memory(scene)}, and {AGAIN}. What the system ended, it says in dmesg or journalctl -k.",
     )
 
 
 def _less_memory(scene: Scene) -> str:
-    processes = "set runner.beam: local (one process instead of one a core), " if scene.processes else ""
-    return f"{processes}lower data.max_pixels (larger images are kept out), or close other programs"
+    rest = "data.max_pixels (larger images are kept out), or close other programs"
+    if scene.processes:
+        return f"Set runner.beam: local (one process instead of one a core), lower {rest}"
+    return f"Lower {rest}"
 
 
 def _too_many_files(found: list[Link], scene: Scene) -> Failure | None:

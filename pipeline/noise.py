@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from components.errors import printable
+from pipeline.repeated import repeatedly
 
 # Seconds between two looks for new lines.
 BETWEEN_LOOKS = 0.25
@@ -114,17 +115,8 @@ class Followed:
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         """Looks again and again while the body runs."""
-        stopped = threading.Event()
-
-        def watch() -> None:
-            while not stopped.wait(BETWEEN_LOOKS):
-                self.catch_up()
-
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
         try:
-            yield
+            with repeatedly(self.catch_up, BETWEEN_LOOKS):
+                yield
         finally:
-            stopped.set()
-            thread.join()
             self.catch_up(last=True)
