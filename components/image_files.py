@@ -188,6 +188,11 @@ class Digest(NamedTuple):
     size: int = 0
 
 
+def images_digest(given: str) -> str:
+    """What `content_digest` said, of ImageExampleGen's property: the state of the splits stands behind it."""
+    return given.partition(" ")[0]
+
+
 def content_digest(
     files: Iterable[ImageFile],
     memory: Path | None = None,

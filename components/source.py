@@ -4,6 +4,7 @@ TFX's cache key holds the step's parameters and inputs but, with functions given
 """
 
 import ast
+import functools
 import hashlib
 import importlib.metadata
 from pathlib import Path
@@ -31,6 +32,12 @@ def source_digest(*modules: str) -> str:
     return digest.hexdigest()
 
 
+def code_digest() -> str:
+    """Digest of everything of ours that a model depends on: for what is kept about runs and versions."""
+    # The last is reached by import path, which no import statement shows.
+    return source_digest("pipeline.graph", "trainer.run")
+
+
 def _closure(modules: tuple[str, ...]) -> set[Path]:
     """The files of `modules` and of their imports, transitively."""
     found: set[Path] = set()
@@ -39,7 +46,7 @@ def _closure(modules: tuple[str, ...]) -> set[Path]:
         path = _file(waiting.pop())
         if path and path not in found:
             found.add(path)
-            waiting += _imports(path)
+            waiting += _imports(path.read_bytes())
     return found
 
 
@@ -51,10 +58,12 @@ def _file(module: str) -> Path | None:
     return None
 
 
-def _imports(path: Path) -> list[str]:
-    """Dotted names in our packages that the file imports, at any depth (imports inside functions count too)."""
+# By content, so that an edited file is parsed anew: a run asks for digests of several steps, which share most modules.
+@functools.cache
+def _imports(source: bytes) -> list[str]:
+    """Dotted names in our packages that a source imports, at any depth (imports inside functions count too)."""
     names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:

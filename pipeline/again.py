@@ -9,6 +9,7 @@ import click
 
 from components import run_summary
 from components.errors import UsageError
+from components.image_files import images_digest
 from components.run_summary import About, Produced
 from components.steps import NOTES_FILE, REPORT_FILE, Notes
 from pipeline import lineage, run_report
@@ -93,10 +94,9 @@ def about(steps: dict[str, lineage.Execution]) -> About:
     told = (pusher.setting("custom_config") or {}).get("about") or {} if pusher else {}
     trained = trainer.setting("custom_config") or {} if trainer else {}
     sections = {name: trained[name] for name in ("model", "training") if name in trained}
-    digest = str(ingestion.properties.get("digest", "")) if ingestion else ""
     return About(
         images=(ingestion.setting("images") if ingestion else None) or [],
-        digest=digest.partition(" ")[0] or None,
+        digest=images_digest(str(ingestion.properties.get("digest", ""))) or None if ingestion else None,
         code=told.get("code"),
         configuration=told.get("configuration") or sections,
     )

@@ -13,6 +13,7 @@ from tfx.proto import trainer_pb2
 from components.data_gate import DataGate
 from components.evaluation import GatedEvaluator
 from components.formats import ModelFormats
+from components.image_files import images_digest
 from components.ingestion import ImageExampleGen
 from components.publishing import local_copy, newest
 from components.pusher import AtomicPusher
@@ -20,7 +21,7 @@ from components.remembered import SPLITS_FILE
 from components.report.component import Report
 from components.run_summary import About
 from components.serving_checker import ServingCheck
-from components.source import source_digest
+from components.source import code_digest, source_digest
 from components.transform import ImageTransform
 from pipeline.config import Config
 from trainer.backbones import BACKBONES, weights_digest
@@ -63,6 +64,7 @@ def create_pipeline(
       notes: the run's folder, where the runner keeps the times of the steps; empty where it does not.
       **options: for `Pipeline`: metadata connection, cache, Beam arguments.
     """
+    about = About(images, images_digest(digest), code_digest(), config.resolved)
     # Class folders in; encoded examples in three splits, their metadata without bytes, their schema, a quarantine out.
     example_gen = ImageExampleGen(
         images=images,
@@ -143,7 +145,7 @@ def create_pipeline(
         catalog=example_gen.outputs["catalog"],
         serving=serving,
         keep=config.push.keep,
-        about=about(config, digest),
+        about=card_facts(config, about),
         formats=formats.outputs["formats"],
     )
     # What happened, as one page.
@@ -156,7 +158,7 @@ def create_pipeline(
         formats=formats.outputs["formats"],
         infra_blessing=serving_check.outputs["infra_blessing"],
         pushed_model=pusher.outputs["pushed_model"],
-        about=About(images, content_digest(digest), code_digest(), config.resolved),
+        about=about,
         notes=notes,
     )
     prepare = [example_gen, statistics, schema, validator, data_gate, transform]
@@ -186,27 +188,17 @@ def transform_settings(config: Config) -> dict:
     }
 
 
-def about(config: Config, digest: str) -> dict:
+def card_facts(config: Config, about: About) -> dict:
     """What a model card says besides what the steps find out."""
     transform = transform_settings(config)
     return {
         "name": config.name,
         "license": config.push.license,
         "input": {"size": transform["image_size"], "resize": transform["resize"]},
-        "digest": content_digest(digest),
-        "code": code_digest(),
-        "configuration": config.resolved,
+        "digest": about.digest,
+        "code": about.code,
+        "configuration": about.configuration,
     }
-
-
-def content_digest(digest: str) -> str:
-    """Of the images alone, without the name of the state of the remembered splits."""
-    return digest.partition(" ")[0]
-
-
-def code_digest() -> str:
-    """Of everything that a model depends on."""
-    return source_digest("pipeline.graph", "trainer.run")
 
 
 def in_service(config: Config, serving: str, cache: str | None) -> Path | None:

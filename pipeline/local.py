@@ -21,7 +21,7 @@ from components.inspection import IO_ERROR
 from components.publishing import original, stands_for
 from components.remembered import SPLITS_FILE
 from components.serving_places import open_serving
-from components.source import ROOT, source_digest
+from components.source import ROOT, code_digest, source_digest
 from components.sources import Sources, list_images, resolve, spans_text
 from components.steps import STEPS, SUMMARY_FILE, Notes
 from components.storage import is_uri
@@ -324,8 +324,7 @@ class _Run:
     @property
     def about(self) -> run_summary.About:
         """What was to be run."""
-        code = source_digest("pipeline.graph", "trainer.run")
-        return run_summary.About(self.sources.places, self.digest.value, code, self.config.resolved)
+        return run_summary.About(self.sources.places, self.digest.value, code_digest(), self.config.resolved)
 
     def begin(self, step: str) -> None:
         """Notes which step runs now."""

@@ -11,6 +11,7 @@ from components.errors import UsageError
 from components.features import DECISION_FILE
 from components.run_summary import timestamp
 from pipeline import in_service, lineage, terminal
+from pipeline.again import about
 from pipeline.output import Output
 from pipeline.run_folder import KILLED, RUNNING, Run, find_output, read_run
 
@@ -110,14 +111,12 @@ def _known(output: Output, steps: dict[str, lineage.Execution]) -> dict[str, Any
     decision = _left(output, outputs.get("GatedEvaluator", {}).get("evaluation"), DECISION_FILE)
     pushed = outputs.get("AtomicPusher", {}).get("pushed_model")
     path = lineage.text(pushed, lineage.PUSHED_DESTINATION) if pushed else None
-    ingestion = steps.get("ImageExampleGen")
-    digest = str(ingestion.properties.get("digest", "")).partition(" ")[0] if ingestion else None
     return {
         "folder": None,
         "step": None,
         "started": timestamp(min(step.began for step in steps.values())) if steps else None,
         "seconds": None,
-        "digest": digest or None,
+        "digest": about(steps).digest,
         "images": catalog.get("images"),
         "classes": len(catalog.get("classes") or {}) or None,
         "accuracy": (decision.get("metrics") or {}).get("accuracy"),

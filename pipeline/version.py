@@ -14,7 +14,7 @@ from components.features import DECISION_FILE, TRAINING_FILE
 from components.publishing import read_card
 from components.run_summary import timestamp
 from components.serving_places import LocalServing, is_version, open_serving
-from components.source import source_digest
+from components.source import code_digest, source_digest
 from components.storage import is_uri
 from pipeline import in_service, lineage
 from pipeline.output import Output
@@ -28,7 +28,6 @@ CODE = {
     "Transform": "components.transform",
     "Trainer": "trainer.run",
 }
-WHOLE = ("pipeline.graph", "trainer.run")
 
 
 @dataclass
@@ -264,7 +263,7 @@ def _code(version: Version) -> dict[str, Any]:
         if component in version.origins:
             digest = version.origins[component].code
             steps[component] = {"digest": digest, "same_here": digest == source_digest(module) if digest else None}
-    digest, here = version.card["code"], source_digest(*WHOLE)
+    digest, here = version.card["code"], code_digest()
     versions = version.card["versions"] or {}
     return {
         "digest": digest,

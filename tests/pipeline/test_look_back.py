@@ -227,10 +227,9 @@ def test_default_image_size_of_a_backbone_is_no_change(made, answer):
 
 
 def test_code_here_that_is_the_same_is_said(made, answer):
-    from components.source import source_digest
-    from pipeline.version import WHOLE
+    from components.source import code_digest
 
-    made.published(FIRST, IMAGES, code=source_digest(*WHOLE))
+    made.published(FIRST, IMAGES, code=code_digest())
     assert answer(show_version, "in-service", made.output.root)["code"]["same_here"] is True
 
 
