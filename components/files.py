@@ -1,4 +1,4 @@
-"""Files that exist whole or not at all, and JSON Lines."""
+"""Files that exist whole or not at all, JSON and JSON Lines."""
 
 import contextlib
 import errno
@@ -65,6 +65,12 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """
     with whole(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def read_json(folder: Path | None, name: str, otherwise: Any = None) -> Any:
+    """What a JSON file of an artifact holds; `otherwise` where its step was not reached, or did not write it."""
+    path = folder / name if folder else None
+    return json.loads(path.read_text()) if path and path.is_file() else otherwise
 
 
 def write_json_lines(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -1,7 +1,6 @@
 """AtomicPusher: TFX's Pusher, but it publishes atomically and with a model card (see `components.publishing`)."""
 
 import importlib.metadata
-import json
 import platform
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from tfx.utils import json_utils, proto_utils
 from components import conversion, model_card, serving_check
 from components.data_report import CATALOG_FILE
 from components.features import DECISION_FILE, REFUSAL, TRAINING_FILE
+from components.files import read_json
 from components.formats import FormatFiles
 from components.ingestion import ImageCatalog
 from components.publishing import publish, taken_back
@@ -37,7 +37,7 @@ class Executor(executor.Executor):
         serving = destination.filesystem.base_directory
         custom = json_utils.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
         model = Path(self.GetModelPath(input_dict))
-        decision = read_json(input_dict, "evaluation", DECISION_FILE)
+        decision = read(input_dict, "evaluation", DECISION_FILE)
         if refused := taken_back(serving, decision["in_service_version"], model):
             pushed.set_string_custom_property(
                 REFUSAL,
@@ -60,20 +60,17 @@ class Executor(executor.Executor):
                 "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
                 "python": platform.python_version(),
             },
-            catalog=read_json(input_dict, "catalog", CATALOG_FILE),
-            training=read_json(input_dict, "model_run", TRAINING_FILE),
+            catalog=read(input_dict, "catalog", CATALOG_FILE),
+            training=read(input_dict, "model_run", TRAINING_FILE),
             decision=decision,
-            serving_check=read_json(input_dict, standard_component_specs.INFRA_BLESSING_KEY, serving_check.RESULT_FILE),
-            formats=(read_json(input_dict, "formats", conversion.RESULT_FILE) or {}).get("formats"),
+            serving_check=read(input_dict, standard_component_specs.INFRA_BLESSING_KEY, serving_check.RESULT_FILE),
+            formats=(read(input_dict, "formats", conversion.RESULT_FILE) or {}).get("formats"),
         )
 
 
-def read_json(input_dict, key: str, name: str) -> dict[str, Any] | None:
+def read(input_dict, key: str, name: str) -> dict[str, Any] | None:
     """A file of an input artifact; None where the input is not given or has no such file."""
-    if not input_dict.get(key):
-        return None
-    path = Path(artifact_utils.get_single_uri(input_dict[key]), name)
-    return json.loads(path.read_text()) if path.is_file() else None
+    return read_json(Path(artifact_utils.get_single_uri(input_dict[key])), name) if input_dict.get(key) else None
 
 
 def formats_of(input_dict) -> dict[str, Path]:

@@ -2,16 +2,18 @@
 
 import datetime
 import importlib.metadata
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from components import conversion, data_report, features, model_card, serving_check
+from components.files import read_json
 from components.steps import Notes
 
 SCHEMA_VERSION = 1
+# What TFX's Pusher notes of a version.
+PUSHED_VERSION, PUSHED_DESTINATION = "pushed_version", "pushed_destination"
 PACKAGES = ("tfx", "tensorflow", "keras", "apache-beam", "tensorflow-transform", "tensorflow-model-analysis", "numpy")
 
 
@@ -61,15 +63,16 @@ def produced(artifacts: dict[str, dict[str, Any]]) -> Produced:
     """From artifacts of ML Metadata by component and output key; a step that is missing was not reached."""
     found = {name: artifacts.get(component, {}).get(key) for name, (component, key) in OUTPUTS.items()}
     pushed = found["pushed"]
-    properties = pushed.custom_properties if pushed else {}
     return Produced(
         **{name: Path(artifact.uri) for name, artifact in found.items() if artifact},
-        published=_text(properties, "pushed_destination"),
-        refusal=_text(properties, features.REFUSAL),
+        published=text(pushed, PUSHED_DESTINATION) if pushed else None,
+        refusal=text(pushed, features.REFUSAL) if pushed else None,
     )
 
 
-def _text(properties: Any, name: str) -> str | None:
+def text(artifact: Any, name: str) -> str | None:
+    """A custom property of an artifact of ML Metadata that is a text; None where it has none."""
+    properties = artifact.custom_properties
     return (properties[name].string_value or None) if name in properties else None
 
 
@@ -108,9 +111,9 @@ def collect(
       exit_code: of a run that failed.
       advice: what the person was told to try, if anything.
     """
-    data = _read(left.catalog, data_report.CATALOG_FILE)
-    training = _read(left.model_run, features.TRAINING_FILE)
-    decision = _read(left.evaluation, features.DECISION_FILE)
+    data = read_json(left.catalog, data_report.CATALOG_FILE, {})
+    training = read_json(left.model_run, features.TRAINING_FILE, {})
+    decision = read_json(left.evaluation, features.DECISION_FILE, {})
     served = serving_check.read_result(left.serving_check) if left.serving_check else {}
     if error is not None:
         status, code = "failed", exit_code or 1
@@ -144,7 +147,7 @@ def collect(
             "checks": decision.get("checks", []) + served.get("checks", []),
         },
         "serving": {name: served.get(name) for name in ("problem", "latency_ms", "load_seconds", "images", "odd")},
-        "formats": _read(left.formats, conversion.RESULT_FILE).get("formats", {}),
+        "formats": read_json(left.formats, conversion.RESULT_FILE, {}).get("formats", {}),
         "timings": notes.timings,
         "cached": notes.cached,
         "warnings": notes.warnings,
@@ -160,9 +163,3 @@ def collect(
 def timestamp(seconds: float) -> str:
     """ISO 8601 in UTC."""
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
-
-
-def _read(folder: Path | None, name: str) -> dict[str, Any]:
-    """A file of an artifact; empty where the step was not reached, or failed before it wrote the file."""
-    path = folder / name if folder else None
-    return json.loads(path.read_text()) if path and path.is_file() else {}

@@ -48,9 +48,7 @@ class Side:
 
     def artifact(self, component: str, key: str) -> Path | None:
         """The folder of what a component left; None where it is gone."""
-        artifact = self.steps[component].outputs.get(key) if component in self.steps else None
-        folder = lineage.place_of(artifact, self.run.output.artifacts) if artifact else None
-        return folder if folder and folder.is_dir() else None
+        return lineage.folder_of(self.steps, component, key, self.run.output.artifacts)
 
     def images(self) -> dict[str, dict[str, str]] | None:
         """The images of the data set by SHA-256; None where the list is gone or damaged, or was never written."""

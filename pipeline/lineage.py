@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import UsageError
+from components.files import read_json
+from components.run_summary import PUSHED_DESTINATION, PUSHED_VERSION, text
 
-RUN, NODE = "pipeline_run", "node"
-PUSHED_MODEL, PUSHED_VERSION, PUSHED_DESTINATION = "PushedModel", "pushed_version", "pushed_destination"
+RUN, NODE, PUSHED_MODEL = "pipeline_run", "node", "PushedModel"
 
 
 @dataclass(frozen=True)
@@ -198,12 +199,6 @@ _COMPLETE, _CACHED = 3, 5
 _INPUT, _OUTPUT = 3, 4
 
 
-def text(artifact: Any, name: str) -> str | None:
-    """A custom property of an artifact that is a text; None where it has none."""
-    properties = artifact.custom_properties
-    return (properties[name].string_value or None) if name in properties else None
-
-
 def _plain(value: Any) -> Any:
     kind = value.WhichOneof("value")
     return getattr(value, kind) if kind else None
@@ -220,3 +215,25 @@ def place_of(artifact: Any, artifacts: Path) -> Path:
     recorded = Path(artifact.uri)
     here = artifacts.joinpath(*recorded.parts[-3:])
     return recorded if recorded.exists() or not here.exists() else here
+
+
+def folder_of(steps: dict[str, Execution], component: str, key: str, artifacts: Path) -> Path | None:
+    """The folder of what a component left; None where it is gone, or was never known.
+
+    Args:
+      steps: executions by component id.
+      component: its id.
+      key: of the output.
+      artifacts: as for `place_of`.
+    """
+    artifact = steps[component].outputs.get(key) if component in steps else None
+    folder = place_of(artifact, artifacts) if artifact else None
+    return folder if folder and folder.is_dir() else None
+
+
+def read_left(folder: Path | None, name: str) -> dict[str, Any]:
+    """A JSON file of what a component left; empty where it is gone or damaged."""
+    try:
+        return read_json(folder, name, {})
+    except (OSError, ValueError):
+        return {}

@@ -9,7 +9,7 @@ from typing import Any
 from components.data_report import CATALOG_FILE
 from components.errors import UsageError
 from components.features import DECISION_FILE
-from components.run_summary import timestamp
+from components.run_summary import PUSHED_DESTINATION, text, timestamp
 from pipeline import in_service, lineage, terminal
 from pipeline.again import about
 from pipeline.output import Output
@@ -106,11 +106,14 @@ def _from_metadata(output: Output, rows: list[dict[str, Any]]) -> list[dict[str,
 
 def _known(output: Output, steps: dict[str, lineage.Execution]) -> dict[str, Any]:
     """A row without `run_id` and `status`."""
-    outputs = {name: step.outputs for name, step in steps.items()}
-    catalog = _left(output, outputs.get("ImageExampleGen", {}).get("catalog"), CATALOG_FILE)
-    decision = _left(output, outputs.get("GatedEvaluator", {}).get("evaluation"), DECISION_FILE)
-    pushed = outputs.get("AtomicPusher", {}).get("pushed_model")
-    path = lineage.text(pushed, lineage.PUSHED_DESTINATION) if pushed else None
+
+    def left(component: str, key: str, name: str) -> dict[str, Any]:
+        return lineage.read_left(lineage.folder_of(steps, component, key, output.artifacts), name)
+
+    catalog = left("ImageExampleGen", "catalog", CATALOG_FILE)
+    decision = left("GatedEvaluator", "evaluation", DECISION_FILE)
+    pushed = steps["AtomicPusher"].outputs.get("pushed_model") if "AtomicPusher" in steps else None
+    path = text(pushed, PUSHED_DESTINATION) if pushed else None
     return {
         "folder": None,
         "step": None,
@@ -124,14 +127,6 @@ def _known(output: Output, steps: dict[str, lineage.Execution]) -> dict[str, Any
         "place": path.rpartition("/")[0] if path else None,
         "error": None,
     }
-
-
-def _left(output: Output, artifact: Any, name: str) -> dict[str, Any]:
-    """A JSON file of an artifact; empty where it is gone, too."""
-    try:
-        return json.loads((lineage.place_of(artifact, output.artifacts) / name).read_text()) if artifact else {}
-    except (OSError, ValueError):
-        return {}
 
 
 # ---- ticks ----------------------------------------------------------------------------------------------------------

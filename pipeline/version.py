@@ -1,7 +1,6 @@
 """What is known of a published version: its card, its files, and what ML Metadata recorded of how it was made."""
 
 import importlib.metadata
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,9 +72,7 @@ class Version:
 
     def artifact(self, component: str, key: str) -> Path | None:
         """The folder of what a component left for it; None where it is gone, or was never known."""
-        artifact = self.origins[component].outputs.get(key) if component in self.origins else None
-        folder = lineage.place_of(artifact, self.output.artifacts) if artifact and self.output else None
-        return folder if folder and folder.is_dir() else None
+        return lineage.folder_of(self.origins, component, key, self.output.artifacts) if self.output else None
 
 
 # ---- finding it -----------------------------------------------------------------------------------------------------
@@ -175,17 +172,10 @@ def _card_again(version: Version) -> dict[str, Any]:
     settings = version.origins["AtomicPusher"].setting("custom_config") or {}
     return model_card.build(
         about=dict(settings.get("about") or {}) | {"run_id": version.ran("AtomicPusher")},
-        catalog=_json(version.artifact("ImageExampleGen", "catalog"), CATALOG_FILE),
-        training=_json(version.artifact("Trainer", "model_run"), TRAINING_FILE),
-        decision=_json(version.artifact("GatedEvaluator", "evaluation"), DECISION_FILE),
+        catalog=lineage.read_left(version.artifact("ImageExampleGen", "catalog"), CATALOG_FILE),
+        training=lineage.read_left(version.artifact("Trainer", "model_run"), TRAINING_FILE),
+        decision=lineage.read_left(version.artifact("GatedEvaluator", "evaluation"), DECISION_FILE),
     )
-
-
-def _json(folder: Path | None, name: str) -> dict[str, Any] | None:
-    try:
-        return json.loads((folder / name).read_text()) if folder else None
-    except (OSError, ValueError):
-        return None
 
 
 # ---- what there is to say -------------------------------------------------------------------------------------------
@@ -243,7 +233,7 @@ def _data(version: Version, published_by: str | None) -> dict[str, Any]:
     catalog = version.artifact("ImageExampleGen", "catalog")
     listed = catalog / IMAGES_FILE if catalog else None
     kept_out = [each / QUARANTINE_FILE for each in (folder, catalog) if each]
-    counted = (_json(catalog, CATALOG_FILE) or {}).get("quarantined")
+    counted = lineage.read_left(catalog, CATALOG_FILE).get("quarantined")
     return {
         "sources": (ingestion.setting("images") if ingestion else None) or (run.part("images") if run else None),
         "digest": data.get("digest"),

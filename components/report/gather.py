@@ -1,6 +1,5 @@
 """What the report shows, gathered from the summary and from what the steps left, whatever there is of it."""
 
-import json
 import os
 import traceback
 import urllib.parse
@@ -10,7 +9,7 @@ from typing import Any
 
 from components import data_report, features, progress, steps, storage
 from components.data_findings import ANOMALIES_FILE, DRIFT_FILE
-from components.files import read_json_lines
+from components.files import read_json, read_json_lines
 from components.gate_statistics import wilson_interval
 from components.prediction_lines import BASELINE, CANDIDATE, read_predictions
 from components.report import pictures
@@ -63,9 +62,9 @@ def gather(
         "times": lambda: {"steps": _steps(summary)},
         "pictures of the classes": lambda: {"examples": _examples(summary, left)},
         "files that were kept out": lambda: _kept_out(summary, left, kept_out),
-        "anomalies": lambda: {"anomalies": _read(left.data_gate, ANOMALIES_FILE, [])},
-        "drift": lambda: {"drift": [Drift(**row) for row in _read(left.data_gate, DRIFT_FILE, [])]},
-        "training curves": lambda: {"training": _read(left.model_run, features.TRAINING_FILE, {})},
+        "anomalies": lambda: {"anomalies": read_json(left.data_gate, ANOMALIES_FILE, [])},
+        "drift": lambda: {"drift": [Drift(**row) for row in read_json(left.data_gate, DRIFT_FILE, [])]},
+        "training curves": lambda: {"training": read_json(left.model_run, features.TRAINING_FILE, {})},
         "interval of the accuracy": lambda: {"interval": _interval(summary)},
         "answers to the test images": lambda: _evaluation(summary, left),
     }
@@ -77,12 +76,6 @@ def gather(
             traceback.print_exc()
             progress.warn(f"The report lacks the {name}: {type(error).__name__}: {error}")
     return facts
-
-
-def _read(folder: Path | None, name: str, otherwise: Any) -> Any:
-    """A JSON file of an artifact, or what stands for one that is not there."""
-    path = folder / name if folder else None
-    return json.loads(path.read_text()) if path and path.is_file() else otherwise
 
 
 def _interval(summary: dict[str, Any]) -> tuple[float, float] | None:
