@@ -539,10 +539,8 @@ def _percents(axes: Any, which: str, low: float, high: float) -> None:
     """An axis of shares that leaves room for a mark at its end."""
     span = high - low
     step = next(step for step in (0.02, 0.05, 0.1, 0.2, 0.25, 1.0) if span / step <= 5.01)
-    ticks = [low + position * step for position in range(int(span / step + 1e-6) + 1)]
-    ticks = [round(math.ceil(low / step - 1e-6) * step + position * step, 6) for position in range(len(ticks))]
-    ticks = [tick for tick in ticks if tick <= high + 1e-6]
-    axes.set(**{f"{which}lim": (low - 0.0 * span, high + 0.02 * span)})
+    ticks = [step * number for number in range(math.ceil(low / step - 1e-6), math.floor(high / step + 1e-6) + 1)]
+    axes.set(**{f"{which}lim": (low, high + 0.02 * span)})
     getattr(axes, f"set_{which}ticks")(ticks, [f"{100 * tick:.0f} %" for tick in ticks])
     axes.grid(axis=which, color=paint("line"), linewidth=0.75)
 

@@ -57,8 +57,12 @@ def points(difference: float | None) -> str:
     if number(difference) is None:
         return NONE
     value = round(100 * difference, 1)
-    sign = "+" if value > 0 else MINUS if value < 0 else "±"
-    return f"{sign}{abs(value):.1f}"
+    return f"{sign(value)}{abs(value):.1f}"
+
+
+def sign(value: float) -> str:
+    """What stands before the absolute value of a difference."""
+    return "+" if value > 0 else MINUS if value < 0 else "±"
 
 
 def count(value: float | None) -> str:

@@ -84,28 +84,23 @@ def _counts(data: dict[str, Any], facts: Facts) -> list[dict[str, Any]]:
                 reason = row["reason"].split(":")[0]
                 quarantined[reason] = quarantined.get(reason, 0) + 1
     leakage = data.get("leakage") or {}
-    rows = [(f"Quarantined: {reason}", files, "not in the data") for reason, files in quarantined.items()]
-    rows += [
-        ("Duplicates", data.get("duplicates"), "further copies within a class; one is kept"),
-        ("Copies in a later split", leakage.get("copies"), "left out, so that no test image is trained on"),
-        ("Converted", data.get("converted"), "formats that TensorFlow does not read; kept, stored as PNG"),
-        ("Name and content differ", data.get("mismatched_extensions"), "read by content; kept"),
-        ("Skipped", data.get("skipped"), "no images by name and content, hidden files, links out of the folder"),
+    conflicts = "the same picture in two classes; no copy is kept, as none can be trusted"
+    spread = "your folders spread a group over several splits: the test may be too easy"
+    rows = [
+        ("Label conflicts", data.get("label_conflicts"), conflicts, "contents"),
+        *((f"Quarantined: {reason}", files, "not in the data", "") for reason, files in quarantined.items()),
+        ("Duplicates", data.get("duplicates"), "further copies within a class; one is kept", ""),
+        ("Copies in a later split", leakage.get("copies"), "left out, so that no test image is trained on", ""),
+        ("Converted", data.get("converted"), "formats that TensorFlow does not read; kept, stored as PNG", ""),
+        ("Name and content differ", data.get("mismatched_extensions"), "read by content; kept", ""),
+        ("Skipped", data.get("skipped"), "no images by name and content, hidden files, links out of the folder", ""),
+        ("Groups in several splits", leakage.get("groups"), spread, "groups"),
     ]
-    found = [
-        {"what": what, "files": files, "meaning": meaning, "unit": ""} for what, files, meaning in rows if number(files)
+    return [
+        {"what": what, "files": files, "meaning": meaning, "unit": unit}
+        for what, files, meaning, unit in rows
+        if number(files)
     ]
-    if number(data.get("label_conflicts")):
-        meaning = "the same picture in two classes; no copy is kept, as none can be trusted"
-        found.insert(
-            0, {"what": "Label conflicts", "files": data["label_conflicts"], "meaning": meaning, "unit": "contents"}
-        )
-    if number(leakage.get("groups")):
-        meaning = "your folders spread a group over several splits: the test may be too easy"
-        found.append(
-            {"what": "Groups in several splits", "files": leakage["groups"], "meaning": meaning, "unit": "groups"}
-        )
-    return found
 
 
 def _groups(facts: Facts, room: Room) -> list[dict[str, Any]]:
@@ -115,15 +110,14 @@ def _groups(facts: Facts, room: Room) -> list[dict[str, Any]]:
         rows = [row for row in facts.kept_out if row["outcome"] == outcome]
         if not rows:
             continue
-        rows = sorted(rows, key=lambda row: row["path"] not in facts.kept_out_pictures)[:MOST_FILES]
-        total = sum(row["outcome"] == outcome for row in facts.kept_out)
-        files = [row | {"picture": room.take(facts.kept_out_pictures.get(row["path"]))} for row in rows]
+        shown = sorted(rows, key=lambda row: row["path"] not in facts.kept_out_pictures)[:MOST_FILES]
+        files = [row | {"picture": room.take(facts.kept_out_pictures.get(row["path"]))} for row in shown]
         groups.append(
             {
                 "title": OUTCOMES.get(outcome, outcome),
                 "files": files,
-                "total": total,
-                "more": total - len(files),
+                "total": len(rows),
+                "more": len(rows) - len(files),
                 "pictures": any(row["picture"] for row in files),
                 "open": outcome == "quarantined",
             }

@@ -6,7 +6,7 @@ from components.gate_statistics import wilson_interval
 from components.report import charts
 from components.report.facts import Answer, Facts
 from components.report.thumbnails import Room
-from components.report.wording import loss, number, percent, points, shortened, visible
+from components.report.wording import loss, number, percent, points, shortened, sign, visible
 
 MOST_CLASSES = 200
 MOST_CONFUSIONS = 15
@@ -20,7 +20,7 @@ def view(facts: Facts, room: Room) -> dict[str, Any]:
     counts = facts.confusion if facts.classes and any(map(any, facts.confusion)) else []
     matrix = charts.confusion(facts.classes, counts) if 0 < len(counts) <= MOST_DRAWN else None
     bins, baseline = test.get("reliability") or [], test.get("baseline") or {}
-    per_class = _per_class(test, _never_said(facts.classes, counts))
+    per_class, pairs = _per_class(test, _never_said(facts.classes, counts)), _pairs(counts)
     return {
         "reached": bool(test.get("examples")),
         "examples": test.get("examples"),
@@ -32,8 +32,8 @@ def view(facts: Facts, room: Room) -> dict[str, Any]:
         "too_large": len(counts) if len(counts) > MOST_DRAWN else None,
         "large": len(counts) > charts.MOST_WRITTEN,
         "cells": _cells(facts.classes, counts, matrix) if matrix else None,
-        "confusions": _confusions(facts.classes, counts),
-        "more_confusions": max(0, len(_pairs(counts)) - MOST_CONFUSIONS),
+        "confusions": _confusions(facts.classes, counts, pairs[:MOST_CONFUSIONS]),
+        "more_confusions": max(0, len(pairs) - MOST_CONFUSIONS),
         "reliability": charts.reliability(bins, baseline.get("reliability")) if bins else None,
         "reliability_compared": bool(baseline.get("reliability")),
         "wrong": facts.wrong,
@@ -65,7 +65,7 @@ def _overall(test: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 def _signed(difference: float | None) -> str:
     if difference is None:
         return ""
-    return f"{'+' if difference > 0 else '−' if difference < 0 else '±'}{loss(abs(difference))}"  # noqa: RUF001
+    return sign(difference) + loss(abs(difference))
 
 
 def _never_said(classes: list[str], counts: list[list[int]]) -> set[str]:
@@ -106,10 +106,10 @@ def _pairs(counts: list[list[int]]) -> list[tuple[int, int, int]]:
     return sorted(pairs, key=lambda pair: (-pair[0], pair[1:]))
 
 
-def _confusions(classes: list[str], counts: list[list[int]]) -> list[dict[str, Any]]:
+def _confusions(classes: list[str], counts: list[list[int]], pairs: list[tuple[int, int, int]]) -> list[dict[str, Any]]:
     return [
         {"true": classes[true], "predicted": classes[predicted], "images": images, "share": images / sum(counts[true])}
-        for images, true, predicted in _pairs(counts)[:MOST_CONFUSIONS]
+        for images, true, predicted in pairs
     ]
 
 

@@ -85,10 +85,10 @@ def _charts(found: dict[str, Any]) -> dict[str, Any]:
             rows += values + [None] * (len(history["loss"]) - len(values))
         return rows
 
-    loss = [charts.Curve("train", joined("loss"), "quiet"), charts.Curve("eval", joined("val_loss"), "accent", True)]
+    losses = [charts.Curve("train", joined("loss"), "quiet"), charts.Curve("eval", joined("val_loss"), "accent", True)]
     marked = "eval"
     if any(value is not None for value in joined("val_calibrated_loss")):
-        loss.append(charts.Curve("eval, scaled", joined("val_calibrated_loss"), "accent"))
+        losses.append(charts.Curve("eval, scaled", joined("val_calibrated_loss"), "accent"))
         marked = "eval, scaled"
     accuracy = [
         charts.Curve("train", joined("accuracy"), "quiet"),
@@ -101,7 +101,7 @@ def _charts(found: dict[str, Any]) -> dict[str, Any]:
     told += f", kept: {kept}" if kept else ""
     rates = [charts.Curve("learning rate", joined("learning_rate"), "accent")]
     return {
-        "loss": charts.curves("loss", phases, loss, marked, "loss", f"Loss {told}"),
+        "loss": charts.curves("loss", phases, losses, marked, "loss", f"Loss {told}"),
         "accuracy": charts.curves("accuracy", phases, accuracy, "eval", "share", f"Accuracy {told}"),
         "rate": charts.curves("rate", phases, rates, None, "rate", f"Learning rate {told}"),
         "scaled": marked != "eval",
