@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.publishing import newest
+from components.sentences import some
 
 # What the evaluation calls.
 SIGNATURES = ("serving_examples", "transform_features")
@@ -55,15 +56,10 @@ def choose_baseline(serving: Path, class_names: list[str]) -> Baseline:
         return Baseline("not_callable", reason)
     if sorted(names) != sorted(class_names):
         gone, new = sorted(set(names) - set(class_names)), sorted(set(class_names) - set(names))
-        changes = [f"{text} {_listed(some)}" for text, some in (("new:", new), ("gone:", gone)) if some]
+        changes = [f"{text} {some(which, MOST_NAMED)}" for text, which in (("new:", new), ("gone:", gone)) if which]
         reason = f"classes changed since version {version.name} ({'; '.join(changes)}); not compared with it"
         return Baseline("classes_changed", reason)
     return Baseline("compared", f"compared with {before}", version, tuple(names))
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return f"{', '.join(names[:MOST_NAMED])}{more}"
 
 
 def _loaded(model: Path):

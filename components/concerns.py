@@ -6,6 +6,8 @@ make them run again.
 
 from typing import Any
 
+from components.sentences import some
+
 # Names of classes, or findings, that are listed.
 NAMED = 5
 
@@ -45,11 +47,6 @@ def of_decision(decision: dict[str, Any], rules: dict[str, Any]) -> list[str]:
         least = rules["min_class_examples"]
         found.append(
             "Too few test images to judge each class or slice by itself: evaluation.min_class_examples asks for "
-            f"{least}, and {_listed(sorted(passed_over))} {'has' if len(passed_over) == 1 else 'have'} fewer."
+            f"{least}, and {some(sorted(passed_over), NAMED)} {'has' if len(passed_over) == 1 else 'have'} fewer."
         )
     return found
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{', '.join(names[:NAMED])}{more}"

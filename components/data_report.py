@@ -13,6 +13,7 @@ from typing import Any
 from components.features import SPLITS
 from components.files import write_json_lines
 from components.inspection import IO_ERROR
+from components.sentences import counted
 from components.splits import Catalog
 
 CATALOG_FILE = "catalog.json"
@@ -64,24 +65,20 @@ def concerns_of(counts: dict[str, Any]) -> list[str]:
     if number := counts["quarantined"].get(IO_ERROR, 0):
         it = "it" if number == 1 else "them"
         found.append(
-            f"{_many(number, 'file')} could not be read and stayed out: {QUARANTINE_FILE} lists {it}; once that has "
+            f"{counted(number, 'file')} could not be read and stayed out: {QUARANTINE_FILE} lists {it}; once that has "
             f"passed, a run takes {it} in."
         )
     if number := counts["label_conflicts"]:
         lie = "lies" if number == 1 else "lie"
         found.append(
-            f"{_many(number, 'image')} {lie} in several classes, so that all copies stayed out: decide on a class for "
-            f"each; {QUARANTINE_FILE} lists them."
+            f"{counted(number, 'image')} {lie} in several classes, so that all copies stayed out: decide on a class "
+            f"for each; {QUARANTINE_FILE} lists them."
         )
     if number := leakage["copies"]:
-        found.append(f"{_many(number, 'file')} stayed out as a later one of your split folders holds the same image.")
+        found.append(f"{counted(number, 'file')} stayed out as a later one of your split folders holds the same image.")
     if number := leakage["groups"]:
-        found.append(f"Your folders put {_many(number, 'group')} into several splits: the test may be too easy.")
+        found.append(f"Your folders put {counted(number, 'group')} into several splits: the test may be too easy.")
     return found
-
-
-def _many(number: int, one: str) -> str:
-    return f"{number} {one}" if number == 1 else f"{number} {one}s"
 
 
 def lines(catalog: Catalog, skipped: list[tuple[str, str]]) -> list[dict[str, str]]:

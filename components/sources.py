@@ -9,6 +9,7 @@ from pathlib import Path
 from components import manifests, storage
 from components.errors import UsageError
 from components.image_files import ImageFile, Listing, scan
+from components.sentences import some
 
 SPAN = re.compile(r"\{SPAN(?::([1-9][0-9]*))?\}")
 
@@ -174,8 +175,7 @@ def _spans(pattern: str) -> dict[int, str]:
             )
         found[number] = place
     if not found:
-        listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-        raise UsageError(f"--images {pattern} matches no span: {parent or '/'} holds {listed or 'nothing'}.")
+        raise UsageError(f"--images {pattern} matches no span: {parent or '/'} holds {some(names, 10) or 'nothing'}.")
     return found
 
 

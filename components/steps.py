@@ -11,6 +11,7 @@ from components.files import write_whole
 NOTES_FILE = "steps.json"
 SUMMARY_FILE = "summary.json"
 REPORT_FILE = "report.html"
+LOG_FILE = "log.txt"
 # Names for people, in the order of the graph.
 STEPS = {
     "ImageExampleGen": "Ingest images",

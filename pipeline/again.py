@@ -11,9 +11,9 @@ from components import run_summary
 from components.errors import UsageError
 from components.image_files import images_digest
 from components.run_summary import About, Produced
-from components.steps import NOTES_FILE, REPORT_FILE, Notes
+from components.steps import LOG_FILE, NOTES_FILE, REPORT_FILE, Notes
 from pipeline import lineage, run_report
-from pipeline.run_folder import LOG_FILE, RUNNING, Run, find_folder, read_run
+from pipeline.run_folder import RUNNING, Run, find_folder, read_run
 
 
 def report(given: Path, to: Path | None) -> None:

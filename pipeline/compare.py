@@ -115,7 +115,7 @@ def _run(side: Side) -> dict[str, Any]:
         "status": run.state,
         "step": run.step,
         "seconds": run.part("seconds"),
-        "version": run.path.rpartition("/")[2] if run.path else None,
+        "version": run.version,
         "cached": run.part("cached"),
         "error": run.part("error"),
     }

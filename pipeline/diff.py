@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from components.features import SPLITS
+from components.sentences import counted, some
 from components.steps import STEPS
 from pipeline import terminal
 from pipeline.compare import compare, read_side
@@ -40,10 +41,7 @@ def diff(a: Path, b: Path, as_json: bool) -> None:
     names = [run["run_id"] for run in found["runs"]]
     for part in (_runs, _configuration, _data, _code, _metrics, _test_images, _per_class):
         part(out, found, names)
-    if found["problems"]:
-        out.print()
-    for problem in found["problems"]:
-        terminal.say_whole(out, problem)
+    terminal.say_problems(out, found["problems"])
 
 
 def _rows(out: Console, title: str, names: list[str], rows: list[tuple[str, Any, Any, str]]) -> None:
@@ -124,7 +122,7 @@ def _files(files: dict[str, Any] | None) -> list[str]:
     if files is None:
         return ["Which images came and went cannot be told: the list of those of one run is not there."]
     lines = [
-        f"{terminal.counted(len(names), 'image')} {what}: {terminal.listed(names, MOST_NAMED)}"
+        f"{counted(len(names), 'image')} {what}: {terminal.listed(names, MOST_NAMED)}"
         for what in ("came", "went")
         if (names := files[what])
     ]
@@ -134,7 +132,7 @@ def _files(files: dict[str, Any] | None) -> list[str]:
         rows = [row for row in files[key] if key != "renamed" or row["path"] not in relabelled]
         if rows:
             named = [f"{terminal.short(row['path'])} (was {terminal.short(row['was'])})" for row in rows]
-            lines.append(f"{what} of {terminal.counted(len(rows), 'image')}: {terminal.some(named, MOST_NAMED)}")
+            lines.append(f"{what} of {counted(len(rows), 'image')}: {some(named, MOST_NAMED)}")
     return lines or ["The images are the same."]
 
 
@@ -206,7 +204,7 @@ def _test_images(out: Console, found: dict[str, Any], names: list[str]) -> None:
         terminal.say(out, "Whether these are the same test images cannot be told: the predictions are gone.")
         return
     if images["same"]:
-        terminal.say(out, f"Both were tested on the same {terminal.counted(images['in_both'], 'image')}.")
+        terminal.say(out, f"Both were tested on the same {counted(images['in_both'], 'image')}.")
     else:
         parts = [f"{images['in_both'] or 'none'} in both"]
         parts += [f"{count} only in {name}" for count, name in zip(images["only_in"], names, strict=True) if count]

@@ -33,7 +33,12 @@ class InService:
         line = f"In service: {self.place}/{self.version}"
         if self.instead_of is None:
             return line
-        return f"{line}, by a rollback to the model of version {self.original} instead of version {self.instead_of}"
+        return line + by_rollback(self.original, self.instead_of)
+
+
+def by_rollback(of: int, instead_of: int) -> str:
+    """The end of a sentence about a version that a rollback made."""
+    return f", by a rollback to the model of version {of} instead of version {instead_of}"
 
 
 def at(place: str) -> InService | None:

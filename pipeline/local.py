@@ -23,7 +23,7 @@ from components.remembered import SPLITS_FILE
 from components.serving_places import open_serving
 from components.source import ROOT, code_digest, source_digest
 from components.sources import Sources, list_images, resolve, spans_text
-from components.steps import STEPS, SUMMARY_FILE, Notes
+from components.steps import LOG_FILE, STEPS, SUMMARY_FILE, Notes
 from components.storage import is_uri
 from pipeline import failure as failures
 from pipeline import run_report
@@ -249,7 +249,7 @@ class _Run:
     def __init__(self, config: Config, sources: Sources, digest: Digest, output: Output, folder: Path, began: float):
         self.config, self.sources, self.digest = config, sources, digest
         self.output, self.folder = output, folder
-        self.log = folder / "log.txt"
+        self.log = folder / LOG_FILE
         self.notes = Notes(folder.name, began)
         self.artifacts: dict[str, dict[str, Any]] = {}
 

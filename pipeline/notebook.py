@@ -21,7 +21,7 @@ from typing import Any
 from components.errors import GraftError
 from components.steps import REPORT_FILE, SUMMARY_FILE
 from pipeline.output import read_summary
-from pipeline.show import find_run
+from pipeline.run_folder import find_run
 
 HEIGHT = 800  # pixels of the report in a cell
 # What a kernel sets for its own output: escape sequences where there is no terminal, and its way to draw pictures.

@@ -56,6 +56,11 @@ class Output:
         return self.root / "runs"
 
     @property
+    def ticks(self) -> Path:
+        """A line for each call that had nothing to do."""
+        return self.runs / "ticks.jsonl"
+
+    @property
     def tunes(self) -> Path:
         return self.root / "tune"
 
@@ -183,7 +188,7 @@ class Output:
 
     def record_tick(self, row: dict[str, Any]) -> None:
         """Appends a line to `runs/ticks.jsonl`."""
-        with open(self.runs / "ticks.jsonl", "a") as file:
+        with open(self.ticks, "a") as file:
             file.write(json.dumps(row) + "\n")
 
 

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import UsageError
-from components.steps import SUMMARY_FILE, Notes, read_notes
+from components.steps import LOG_FILE, SUMMARY_FILE, Notes, read_notes
 from components.storage import is_uri
 from pipeline.output import Output, read_summary
 
-LOG_FILE = "log.txt"
 RUNNING, KILLED = "running", "killed"
 
 
@@ -55,6 +54,11 @@ class Run:
         """The version that it published, None for none."""
         found = self.part("model", "path")
         return found if isinstance(found, str) else None
+
+    @property
+    def version(self) -> str | None:
+        """Its number."""
+        return self.path.rpartition("/")[2] if self.path else None
 
     @property
     def serving(self) -> str:

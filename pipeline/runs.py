@@ -60,7 +60,6 @@ def _is(row: dict[str, Any], there: in_service.InService) -> bool:
 
 
 def _row(run: Run) -> dict[str, Any]:
-    path = run.path
     return {
         "run_id": run.run_id,
         "folder": str(run.folder),
@@ -72,8 +71,8 @@ def _row(run: Run) -> dict[str, Any]:
         "images": run.part("data", "images"),
         "classes": len(run.part("data", "classes") or {}) or None,
         "accuracy": run.part("metrics", "test", "accuracy"),
-        "version": path.rpartition("/")[2] if path else None,
-        "place": run.serving if path else None,
+        "version": run.version,
+        "place": run.serving if run.path else None,
         "error": run.part("error"),
     }
 
@@ -136,7 +135,7 @@ def _ticks(output: Output) -> dict[str, dict[str, Any]]:
     """Of each run, what later calls that had nothing to do said, how often and when the last time."""
     found: dict[str, dict[str, Any]] = {}
     try:
-        lines = (output.runs / "ticks.jsonl").read_text().splitlines()
+        lines = output.ticks.read_text().splitlines()
     except OSError:
         return found
     for line in lines:

@@ -8,11 +8,12 @@ from rich.table import Table
 from rich.text import Text
 
 from components.gate_wording import failed_names, floor_out_of_reach, metric_name
-from components.steps import REPORT_FILE, STEPS
+from components.sentences import some
+from components.steps import LOG_FILE, REPORT_FILE, STEPS
 from pipeline import terminal
 from pipeline.output import read_summary
 from pipeline.pace import duration
-from pipeline.run_folder import LOG_FILE, find_run
+from pipeline.run_folder import find_run
 
 MOST_PASSED, MOST_NOT_JUDGED, MOST_NAMED = 20, 5, 8
 VERDICTS = {False: Text("refused", "bold red"), True: Text("passed", "green"), None: Text("not judged", "dim")}
@@ -105,7 +106,7 @@ def _after(summary: dict[str, Any], gate: dict[str, Any]) -> list[str]:
     if hint := floor_out_of_reach(gate["checks"]):
         lines.append(hint)
     if failed:
-        lines.append(f"Decision: refused by {terminal.some(failed, MOST_NAMED)}.")
+        lines.append(f"Decision: refused by {some(failed, MOST_NAMED)}.")
     elif path := (summary.get("model") or {}).get("path"):
         lines.append(f"Decision: passed; published as {path}")
     else:

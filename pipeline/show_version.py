@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from components.gate_wording import failed_names
+from components.sentences import counted
 from components.steps import STEPS
 from pipeline import terminal
+from pipeline.in_service import by_rollback
 from pipeline.settings import shown
 from pipeline.version import facts, find_version
 
@@ -45,10 +47,7 @@ def show_version(wanted: str, folder: Path | None, as_json: bool) -> None:
         out.print(_classes(found["data"]["classes"], (found["metrics"] or {}).get("per_class") or {}))
         if (more := len(found["data"]["classes"]) - MOST_CLASSES) > 0:
             terminal.say(out, f"and {more} more classes: --json")
-    if found["problems"]:
-        out.print()
-    for problem in found["problems"]:
-        terminal.say_whole(out, problem)
+    terminal.say_problems(out, found["problems"])
 
 
 def _head(found: dict[str, Any]) -> str:
@@ -57,7 +56,7 @@ def _head(found: dict[str, Any]) -> str:
         state = f"is not in {found['location'].rpartition('/')[0]} any more"
     line = f"Version {found['version']} {state}"
     if noted := found["rollback"]:
-        line += f", by a rollback to the model of version {noted['of']} instead of version {noted['instead_of']}"
+        line += by_rollback(noted["of"], noted["instead_of"])
     return line
 
 
@@ -164,11 +163,7 @@ def _gate(gate: dict[str, Any], served: dict[str, Any]) -> str | None:
         return None
     failed = failed_names(checks)
     passed = sum(check["passed"] is True for check in checks)
-    line = (
-        f"refused by {terminal.listed(failed, MOST_NAMED)}"
-        if failed
-        else f"passed, {terminal.counted(passed, 'check')}"
-    )
+    line = f"refused by {terminal.listed(failed, MOST_NAMED)}" if failed else f"passed, {counted(passed, 'check')}"
     if skipped := sum(check["passed"] is None for check in checks):
         line += f" and {skipped} not judged"
     return f"{line}; {gate['baseline_reason']}" if gate.get("baseline_reason") else line

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components import conversion, data_report, features, serving_check
+from components.data_findings import ANOMALIES_FILE
 from components.errors import printable
 from components.gate_wording import floor_out_of_reach
 from components.steps import REPORT_FILE
@@ -44,7 +45,7 @@ def note(node_id: str, outputs: dict[str, Any]) -> str:
             return "nothing to be published"
         return found["problem"] or f"{found['latency_ms']['median']:.0f} ms an image"
     if node_id == "DataGate":
-        found = json.loads(Path(outputs["result"].uri, "anomalies.json").read_text())
+        found = json.loads(Path(outputs["result"].uri, ANOMALIES_FILE).read_text())
         return f"unlike earlier images in {', '.join(row['feature'] for row in found)}" if found else ""
     if node_id == "ModelFormats":
         found = conversion.read_result(Path(outputs["formats"].uri))

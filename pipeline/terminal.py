@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from components.errors import printable
+from components.sentences import some
 
 NOTHING = "-"
 LONGEST_NAME = 60  # characters
@@ -26,6 +27,14 @@ def say(out: Console, line: str = "", style: str = "") -> None:
 def say_whole(out: Console, line: str) -> None:
     """A line with a path: the terminal may fold it, but nothing is put into it, so that it can be copied."""
     out.print(Text(printable(line)), soft_wrap=True)
+
+
+def say_problems(out: Console, problems: list[str]) -> None:
+    """What could not be read, set apart."""
+    if problems:
+        out.print()
+    for problem in problems:
+        say_whole(out, problem)
 
 
 def heading(out: Console, title: str) -> None:
@@ -80,13 +89,3 @@ def short(name: str) -> str:
 def listed(names: list[str], most: int) -> str:
     """Names in a sentence, and how many more there are."""
     return some(list(map(short, names[:most])) + names[most:], most)
-
-
-def some(words: list[str], most: int) -> str:
-    """The first of some words, and how many more there are."""
-    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
-
-
-def counted(count: int, noun: str) -> str:
-    """Such as `1 image` or `2 images`."""
-    return f"{count} {noun}" + ("" if count == 1 else "s")

@@ -126,7 +126,7 @@ def _by_number(wanted: str, output: Output) -> Version:
         if there is None:
             raise UsageError(f"Nothing is in service in {output.root}; graft runs lists what was run there.")
         return _read(there.place, there.version, output)
-    publishers = [run for run in runs if run.path and run.path.rpartition("/")[2] == wanted]
+    publishers = [run for run in runs if run.version == wanted]
     read, problems = [], []
     for place in dict.fromkeys([*in_service.places(output, publishers), *places]):
         try:

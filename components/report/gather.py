@@ -24,7 +24,7 @@ BESIDE = {
     data_report.QUARANTINE_FILE: "Files that were not simply kept",
     features.TRAINING_FILE: "Training curves",
     features.TENSORBOARD_FOLDER: "Curves for TensorBoard",
-    "log.txt": "Log",
+    steps.LOG_FILE: "Log",
 }
 ARTIFACTS = {
     "catalog": "Counts of the data set",

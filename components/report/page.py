@@ -7,10 +7,12 @@ from typing import Any
 
 from markupsafe import Markup
 
+from components.data_report import QUARANTINE_FILE
 from components.report import wording
 from components.report.facts import Facts, Link
 from components.report.sections import data, evaluation, gate, head, run, training
 from components.report.thumbnails import Room
+from components.steps import LOG_FILE
 
 TEMPLATE = Path(__file__).parent / "template"
 MOST_BYTES = 4_900_000
@@ -55,8 +57,8 @@ def _page(facts: Facts, pictures: int) -> str:
             evaluation=judged,
             gate=gate.view(facts),
             run=run.view(facts),
-            log=_link(facts, "log.txt"),
-            quarantine=_link(facts, "quarantine.jsonl"),
+            log=_link(facts, LOG_FILE),
+            quarantine=_link(facts, QUARANTINE_FILE),
         )
     )
 
