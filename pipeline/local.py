@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from components import data_report, progress, run_summary
+from components.comparison import KEPT_SCHEMA_FILE
 from components.conversion import package_versions, require_packages
 from components.errors import GraftError, UsageError
 from components.features import TENSORBOARD_FOLDER, TRAINING_FILE
 from components.files import read_json_lines, write_json_lines, write_whole
 from components.image_files import Digest, content_digest
 from components.inspection import IO_ERROR
-from components.publishing import original, stands_for
+from components.publishing import stands_for
 from components.remembered import SPLITS_FILE
 from components.serving_places import open_serving
 from components.source import ROOT, code_digest, source_digest
@@ -177,7 +178,7 @@ def _mark(output: Output, fingerprint: str, destination: str | None = None, publ
     in_service = place.in_service()
     if published:
         in_service = stands_for(place, in_service)
-    kept = [_file_digest(output.schema / name) for name in ("metadata.pbtxt", SPLITS_FILE)]
+    kept = [_file_digest(output.schema / name) for name in (KEPT_SCHEMA_FILE, SPLITS_FILE)]
     return "\n".join([fingerprint, "" if in_service is None else str(in_service), *kept])
 
 
@@ -271,7 +272,7 @@ class _Run:
                 write_json(self.folder / SUMMARY_FILE, summary)
                 self.output.point_latest(self.folder)
             if error is None:
-                self._keep_for_later_runs(summary, fingerprint)
+                self._note_finished(summary, fingerprint)
             self._report(summary, warned)
             if failure:
                 summaries.print_failure(failure, self, steps)
@@ -301,16 +302,15 @@ class _Run:
         )
         return failures.explain(error, scene)
 
-    def _keep_for_later_runs(self, summary: dict[str, Any], fingerprint: str) -> None:
-        """What later runs are compared with; the model is out by now, or refused, whatever becomes of that."""
+    def _note_finished(self, summary: dict[str, Any], fingerprint: str) -> None:
+        """The next run knows by it that nothing is new. The model is out by now, or refused, whatever becomes of it."""
         try:
-            self._after(summary)
             # Last, so that a run that was killed before it is not taken for a finished one.
             mark = _mark(self.output, fingerprint, self.config.push.destination, summary["status"] == "published")
             write_whole(self.folder / MARK_FILE, mark)
         except BaseException as error:
             cause = run_report.logged(error)
-            progress.warn(f"What later runs compare their images with could not be kept ({cause}).")
+            progress.warn(f"That this run is finished could not be noted ({cause}); the next one will run again.")
 
     def _report(self, summary: dict[str, Any], warned: int) -> None:
         """Writes the page, with the summary that it tells of beside it, which has the first `warned` warnings."""
@@ -428,23 +428,6 @@ class _Run:
         """Puts both phases' history beside the log: JSON, and what TensorBoard reads."""
         shutil.copyfile(model_run / TRAINING_FILE, self.folder / TRAINING_FILE)
         shutil.copytree(model_run / TENSORBOARD_FOLDER, self.folder / TENSORBOARD_FOLDER)
-
-    def _after(self, summary: dict[str, Any]) -> None:
-        """What later runs are compared with: the schema, once, and the statistics of what was published."""
-        if summary["status"] != "published":
-            return
-        statistics = Path(self.artifacts["StatisticsGen"]["statistics"].uri, "Split-train", "FeatureStats.pb")
-        folder = self.output.schema / "published_statistics"
-        folder.mkdir(exist_ok=True)
-        write_whole(folder / f"{summary['model']['path'].rpartition('/')[2]}.pb", statistics.read_bytes())
-        place = open_serving(self.output.serving_place(self.config.push.destination))
-        wanted = {str(original(place, version)) for version in place.versions()}
-        for file in folder.glob("*.pb"):
-            if file.stem not in wanted:
-                file.unlink()
-        if "SchemaGen" in self.artifacts:
-            schema = Path(self.artifacts["SchemaGen"]["schema"].uri, "schema.pbtxt")
-            write_whole(self.output.schema / "metadata.pbtxt", schema.read_bytes())
 
 
 # ---- TFX's local launcher, node by node -----------------------------------------------------------------------------
