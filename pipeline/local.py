@@ -33,7 +33,7 @@ from pipeline.config import Config
 from pipeline.console import Detail, Steps, telling
 from pipeline.in_service import at as in_service_at
 from pipeline.output import Output, read_summary, write_json
-from pipeline.runners import BEAM_ARGUMENTS, notice_dead_workers
+from pipeline.runners import local_arguments, notice_dead_workers
 from trainer import backbones
 
 MARK_FILE = "fingerprint"
@@ -58,6 +58,7 @@ def run(config: Config, images: list[str], output_folder: Path, detail: Detail =
     """
     began = time.time()
     require_packages(config.push.formats)
+    local_arguments(config)
     with _opened(config, images, output_folder, detail) as (output, sources, digest, steps):
         if config.push.destination is not None:
             open_serving(output.serving_place(config.push.destination)).prepare()
@@ -377,7 +378,7 @@ class _Run:
             cache=str(self.output.cache),
             notes=str(self.folder),
             enable_cache=True,
-            beam_pipeline_args=BEAM_ARGUMENTS[self.config.runner.beam],
+            beam_pipeline_args=local_arguments(self.config),
             metadata_connection_config=metadata.sqlite_metadata_connection_config(str(self.output.metadata)),
         )
         compiled = compiler.Compiler().compile(pipeline)
