@@ -1,7 +1,7 @@
 """What steps that decide should warn a person of, although the run goes on: a sentence each, none where all is well.
 
-Steps whose results are cached have theirs elsewhere (`data_report`, `trainer.concerns`): another sentence here must not
-make them run again.
+Steps whose results are cached have theirs elsewhere (`data_report`, `training_concerns`): another sentence here must
+not make them run again.
 """
 
 from typing import Any

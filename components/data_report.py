@@ -6,7 +6,7 @@ Only the standard library, so that the command can read a report without importi
 import json
 import statistics
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ QUARANTINE_FILE = "quarantine.jsonl"
 IMAGES_FILE = "images.jsonl"
 
 
-def summarise(catalog: Catalog, skipped: list[tuple[str, str]], digest: str | None = None) -> dict[str, Any]:
-    """The counts (`docs/summary.md` names them, under `data`), and the digest of the images that were counted."""
+def summarise(catalog: Catalog, skipped: list[tuple[str, str]]) -> dict[str, Any]:
+    """The counts (`docs/summary.md` names them, under `data`)."""
     kept = catalog.kept
     classes: dict[str, dict[str, int]] = {}
     for record in kept:
@@ -41,7 +41,6 @@ def summarise(catalog: Catalog, skipped: list[tuple[str, str]], digest: str | No
         "leakage": {"copies": len(catalog.leaked_copies), "groups": len(catalog.leaks)},
         "formats": _counts(record["format"] for record in kept),
         "sizes": {name: _range(record[name] for record in kept) for name in ("width", "height", "bytes")},
-        "digest": digest,
     }
 
 
@@ -118,10 +117,23 @@ def image_lines(catalog: Catalog) -> list[dict[str, str]]:
     ]
 
 
-def write(folder: Path, catalog: Catalog, skipped: list[tuple[str, str]], digest: str) -> dict[str, Any]:
-    """Writes `catalog.json`, `quarantine.jsonl` (lines), `images.jsonl` (what was kept); returns the first."""
+def write(
+    folder: Path, catalog: Catalog, skipped: list[tuple[str, str]], digest: str, places: Sequence[str]
+) -> dict[str, Any]:
+    """Writes what became of every file.
+
+    Args:
+      folder: takes `catalog.json`, `quarantine.jsonl` (lines), `images.jsonl` (what was kept); made.
+      catalog: of the images.
+      skipped: (path, reason) of files that are no images.
+      digest: of the images that were counted.
+      places: folders and manifests that they are of.
+
+    Returns:
+      What `catalog.json` holds: the counts, `digest` and `places`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    counts = summarise(catalog, skipped, digest)
+    counts = summarise(catalog, skipped) | {"digest": digest, "places": list(places)}
     (folder / CATALOG_FILE).write_text(json.dumps(counts, indent=1))
     write_json_lines(folder / QUARANTINE_FILE, lines(catalog, skipped))
     # The examples hold all of this, but among gigabytes: for whoever asks which images made a model.

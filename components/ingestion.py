@@ -24,7 +24,7 @@ from components.examples_schema import write_schema
 from components.image_files import ImageFile, images_digest, records_digest
 from components.inspection import IO_ERROR, inspect_file, readable
 from components.remembered import read_remembered, write_remembered
-from components.sources import list_images
+from components.sources import list_images, resolve
 from components.splits import Catalog, SplitRules, build_catalog, without_lost
 
 IMAGE_COUNT = "images"
@@ -134,7 +134,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         rules = SplitRules(**settings["rules"])
         splits_file = exec_properties["splits_file"]
         remembered = read_remembered(splits_file, rules)
-        listing = list_images(json.loads(exec_properties["images"]), settings["follow_symlinks"], rules.group)
+        places = resolve(json.loads(exec_properties["images"]), settings["spans"]).places
+        listing = list_images(places, settings["follow_symlinks"], rules.group)
         records = self._inspect(listing.files, settings, self._get_tmp_dir())
         catalog = build_catalog(records, listing.classes, rules, remembered)
         lost = self._write(
@@ -148,7 +149,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         for split, count in Counter(record["split"] for record in catalog.kept).items():
             outputs["examples"].set_int_custom_property(f"{split}_{IMAGE_COUNT}", count)
         digest = images_digest(exec_properties["digest"]) or records_digest(records, listing)
-        counts = data_report.write(Path(outputs["catalog"].uri), catalog, listing.skipped, digest)
+        counts = data_report.write(Path(outputs["catalog"].uri), catalog, listing.skipped, digest, places)
         progress.warn_of(data_report.concerns_of(counts))
         write_remembered(splits_file, catalog.remembered, rules)
 
@@ -235,11 +236,12 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
     their bytes, for statistics and validation), `schema` (of `examples`), `catalog` (`ImageCatalog`).
 
     Args:
-      images: folders that hold class folders, or split folders with class folders inside, and manifests: `places` of
-        `components.sources.Sources`.
+      images: folders that hold class folders, or split folders with class folders inside, manifests, and span patterns
+        of either, which are resolved when the step runs.
       digest: what `content_digest` says of them, and what tells states of `splits_file` apart, so that the cache
         notices every change; empty where the cache is off.
-      settings: `rules` (the fields of `SplitRules`), `max_pixels`, `max_bytes`, `follow_symlinks`.
+      settings: `rules` (the fields of `SplitRules`), `max_pixels`, `max_bytes`, `follow_symlinks`, `spans` (how many of
+        the newest are read of each pattern).
       splits_file: where the choices for small classes are remembered (`schema/splits.jsonl`).
       code: digest of the source.
     """

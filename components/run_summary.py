@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components import conversion, data_report, features, model_card, serving_check
+from components import concerns, conversion, data_report, features, model_card, serving_check, training_concerns
+from components.data_findings import ANOMALIES_FILE
 from components.files import read_json
 from components.steps import Notes
 
@@ -127,8 +128,8 @@ def collect(
         "run_id": notes.run_id,
         "started": None if notes.began is None else timestamp(notes.began),
         "seconds": None if notes.began is None else round(time.time() - notes.began, 1),
-        "images": about.images,
-        # On a cluster nobody looked at the images before ingestion did.
+        # On a cluster nobody looked at the images, or chose spans of them, before ingestion did.
+        "images": data.pop("places", None) or about.images,
         "data": data | {"digest": about.digest or data.get("digest")},
         "model": {
             "backbone": model.get("backbone"),
@@ -159,6 +160,19 @@ def collect(
         "error": error,
         "advice": advice,
     }
+
+
+def warned_of(left: Produced, about: About) -> list[str]:
+    """What the steps warned of, as far as what they left tells: for a run that nobody listened to, as on a cluster."""
+    found: list[str] = []
+    if catalog := read_json(left.catalog, data_report.CATALOG_FILE):
+        found += data_report.concerns_of(catalog)
+    found += concerns.of_anomalies(read_json(left.data_gate, ANOMALIES_FILE, []))
+    if training := read_json(left.model_run, features.TRAINING_FILE):
+        found += training_concerns.of_training(training)
+    if decision := read_json(left.evaluation, features.DECISION_FILE):
+        found += concerns.of_decision(decision, about.configuration["evaluation"])
+    return found
 
 
 def timestamp(seconds: float) -> str:

@@ -45,11 +45,12 @@ def resolve(images: Iterable[str | Path], spans: int = 1) -> Sources:
     """
     places: list[str] = []
     read: list[tuple[str, list[int]]] = []
-    for source in map(_absolute, images):
-        if "{SPAN" not in source:
+    for source in map(absolute, images):
+        span = span_field(source)
+        if span is None:
             places.append(source)
             continue
-        found = _spans(source)
+        found = _spans(source, span)
         numbers = sorted(found)[-spans:]
         places += [found[number] for number in numbers]
         read.append((source, numbers))
@@ -120,7 +121,8 @@ def spans_text(numbers: list[int]) -> str:
     return f"spans {', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
 
 
-def _absolute(source: str | Path) -> str:
+def absolute(source: str | Path) -> str:
+    """A source as an absolute path, or as a URI; `UsageError` where it is empty."""
     text = str(source).removeprefix("file://")
     if not text:
         raise UsageError("--images is empty; give it a folder of class folders, or a manifest.")
@@ -147,18 +149,23 @@ def _group(pattern: re.Pattern[str] | None, path: str) -> str | None:
 # ---- spans ----------------------------------------------------------------------------------------------------------
 
 
-def _spans(pattern: str) -> dict[int, str]:
-    """Folders, or manifests, by the number that stands in the place of `{SPAN}`."""
+def span_field(pattern: str) -> re.Match[str] | None:
+    """Where `{SPAN}` stands in a source; None where it has none, and `UsageError` where it is not well written."""
     fields = list(SPAN.finditer(pattern))
-    if len(fields) != 1 or pattern.count("{SPAN") != 1:
+    if len(fields) > 1 or pattern.count("{SPAN") != len(fields):
         raise UsageError(
             f"--images {pattern} must hold {{SPAN}} once, or {{SPAN:width}} with the number of digits, such as "
             "{SPAN:3}."
         )
-    before, after = pattern[: fields[0].start()], pattern[fields[0].end() :]
+    return fields[0] if fields else None
+
+
+def _spans(pattern: str, field: re.Match[str]) -> dict[int, str]:
+    """Folders, or manifests, by the number that stands in the place of `{SPAN}`."""
+    before, after = pattern[: field.start()], pattern[field.end() :]
     parent, _, head = before.rpartition("/")
     tail, _, rest = after.partition("/")
-    digits = f"{{{fields[0].group(1)}}}" if fields[0].group(1) else "+"
+    digits = f"{{{field.group(1)}}}" if field.group(1) else "+"
     name_pattern = re.compile(f"{re.escape(head)}([0-9]{digits}){re.escape(tail)}")
     found: dict[int, str] = {}
     names, exists = _candidates(before, parent or "/")

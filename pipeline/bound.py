@@ -8,6 +8,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from components.errors import UsageError
+from components.sources import absolute, is_manifest, span_field
+from components.storage import is_uri, join
 from pipeline.config import Config, changed, field_of
 
 # The run-time parameter that is no key of the configuration.
@@ -28,15 +31,33 @@ class Bound:
       configuration: the whole of it.
       images: folders and manifests: URIs, or paths that every step can read; `{SPAN}` not resolved.
       root: folder or URI that artifacts go to.
-      serving: base path or URI of published versions.
-      schema_folder: path or URI, as for `create_pipeline`.
     """
 
     configuration: dict[str, Any]
     images: list[str]
     root: str
-    serving: str
-    schema_folder: str
+
+    def __post_init__(self):
+        """Refuses places that no step would find, or that get into each other's way; `UsageError`."""
+        config = self.config
+        weights = config.model.weights
+        if weights not in ("imagenet", "bundled", "none") and not weights.startswith("/"):
+            raise UsageError(
+                f"model.weights ({weights}) must be an absolute path on a cluster: of a file in the image or on a "
+                "volume."
+            )
+        destination = config.push.destination
+        if destination is not None and not is_uri(destination) and not destination.startswith("/"):
+            raise UsageError(
+                f"push.destination ({destination}) must be a URI or an absolute path on a cluster, such as "
+                "gs://bucket/serving."
+            )
+        for place in self.images:
+            if span_field(place) is None and not is_manifest(place) and f"{self.root}/".startswith(f"{place}/"):
+                raise UsageError(
+                    f"The pipeline root {self.root} lies inside the image folder {place}; give --pipeline-root another "
+                    "place."
+                )
 
     @classmethod
     def parse(cls, text: str) -> "Bound":
@@ -51,6 +72,17 @@ class Bound:
     def config(self) -> Config:
         """The configuration."""
         return Config.model_validate(self.configuration)
+
+    @property
+    def serving(self) -> str:
+        """Base path or URI of published versions."""
+        destination = self.config.push.destination
+        return join(self.root, "serving") if destination is None else absolute(destination)
+
+    @property
+    def schema_folder(self) -> str:
+        """Path or URI, as for `create_pipeline`."""
+        return join(self.root, "schema")
 
     def pipeline(self, **options: Any) -> Any:
         """The graph; `options` are those of `create_pipeline`."""
@@ -90,9 +122,14 @@ class Bound:
           What it is bound to then; None where every value is the default.
 
         Raises:
-          UsageError: a value is not allowed.
+          UsageError: a value is not allowed, or there is no such parameter.
         """
         defaults = self.parameters()
+        if unknown := sorted(set(values) - set(defaults)):
+            raise UsageError(
+                f"This pipeline has no run-time parameter {unknown[0]}; it has {', '.join(defaults)}. Add the key to "
+                "runner.parameters and compile it again."
+            )
         other = {name: value for name, value in values.items() if value != defaults[name][1]}
         if not other:
             return None
@@ -101,7 +138,7 @@ class Bound:
         overrides = [f"{keys[name]}={_text(defaults[name][0], value)}" for name, value in other.items()]
         # A copy, as the overrides are written into it.
         config = changed(json.loads(json.dumps(self.configuration)), overrides)
-        return Bound(config.model_dump(mode="json"), images, self.root, self.serving, self.schema_folder)
+        return Bound(config.model_dump(mode="json"), images, self.root)
 
 
 def parameter_name(key: str) -> str:
@@ -110,8 +147,10 @@ def parameter_name(key: str) -> str:
 
 
 def _text(kind: str, value: Any) -> str:
-    """A value as `--set` takes it. Platforms may give an integer as a number with a fraction."""
-    return str(int(value)) if kind == "NUMBER_INTEGER" and float(value).is_integer() else _plain(value)
+    """A value as `--set` takes it. Platforms give an integer as a number with a fraction."""
+    return (
+        str(int(value)) if kind == "NUMBER_INTEGER" and isinstance(value, float) and value % 1 == 0 else _plain(value)
+    )
 
 
 def _plain(value: Any) -> str:
@@ -124,4 +163,20 @@ def _dump_images(images: list[str]) -> str:
 
 def _parse_images(text: str) -> list[str]:
     """One place, or a JSON list of several."""
-    return json.loads(text) if text.startswith("[") else [text]
+    places: Any = [text]
+    if text.startswith("["):
+        try:
+            places = json.loads(text)
+        except ValueError:
+            places = []
+    if not places or not all(isinstance(place, str) for place in places):
+        raise UsageError(
+            f"The run-time parameter {IMAGES} takes a path or URI, or a JSON list of several. Received: {text}."
+        )
+    for place in places:
+        if not is_uri(place) and not place.startswith("/"):
+            raise UsageError(
+                f"The run-time parameter {IMAGES} takes URIs, and absolute paths that every step can read. Received: "
+                f"{place!r}."
+            )
+    return [absolute(place) for place in places]

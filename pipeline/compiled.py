@@ -7,19 +7,19 @@ parameters, and a cache that is off where an answer from it would be an old one.
 import importlib.metadata
 import json
 import re
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
 from components.errors import UsageError
-from components.sources import is_manifest
-from components.storage import is_uri, join
+from components.sources import absolute
+from components.storage import join
 from pipeline.bound import PREFIX, RUN_ID, Bound
 from pipeline.config import DEFAULT_RESOURCES, Config, ResourcesConfig
 from pipeline.runners import DATAFLOW, beam_arguments
 
-COMMAND = ("python", "-m", "pipeline.step")
+# -P: whatever packages of our names lie in the working folder of an image, they are not meant.
+COMMAND = ("python", "-P", "-m", "pipeline.step")
 NAME = re.compile("[a-z0-9][a-z0-9-]{0,127}")
 # What the backend, Kubernetes and Argo would expand. Inside of JSON, where it stands in texts only, it can be escaped.
 EXPANDED = {"{{": r"\u007b\u007b", "$": r"\u0024"}
@@ -47,23 +47,11 @@ def bind(config: Config, images: list[str], pipeline_root: str | None = None) ->
             "A cluster takes pipeline names of lower case letters, digits and hyphens that begin with no hyphen. "
             f"Received: {config.name}; set name."
         )
-    if config.model.weights not in ("imagenet", "bundled", "none"):
-        path = config.model.weights
-        if not PurePosixPath(path).is_absolute():
-            raise UsageError(
-                f"model.weights ({path}) must be an absolute path on a cluster: of a file in the image or on a volume."
-            )
-    places = [_absolute(place) for place in images]
-    root = (pipeline_root or config.runner.pipeline_root or _beside(places[0], config.name)).rstrip("/")
-    for place in places:
-        if not is_manifest(place) and f"{root}/".startswith(f"{place}/"):
-            raise UsageError(
-                f"The pipeline root {root} lies inside the image folder {place}; give --pipeline-root another place."
-            )
+    places = [absolute(place) for place in images]
+    root = absolute(pipeline_root or config.runner.pipeline_root or _beside(places[0], config.name))
     if config.runner.beam == DATAFLOW:
         _require_dataflow(config, root)
-    serving = config.push.destination or join(root, "serving")
-    return Bound(config.model_dump(mode="json"), places, root, serving, join(root, "schema"))
+    return Bound(config.model_dump(mode="json"), places, root)
 
 
 def _require_dataflow(config: Config, root: str) -> None:
@@ -76,14 +64,10 @@ def _require_dataflow(config: Config, root: str) -> None:
         )
 
 
-def _absolute(place: str) -> str:
-    return place.rstrip("/") if is_uri(place) else str(Path(place).absolute())
-
-
 def _beside(place: str, name: str) -> str:
     """A folder beside the first source, above the part that is a pattern."""
     parent = place.partition("{SPAN")[0].rpartition("/")[0]
-    if "{SPAN" not in place and not is_manifest(place) and parent.endswith(("/", ":")):
+    if parent.endswith("/"):
         raise UsageError(
             f"--images {place} is a whole bucket, so that nothing can lie beside it; give --pipeline-root a place, "
             "such as gs://another-bucket/graft."

@@ -5,6 +5,7 @@ writes is stored when it has ended. Training reads its images many times, from t
 """
 
 import os
+import shutil
 from pathlib import Path
 
 from components import parallel, storage
@@ -39,21 +40,23 @@ class Copies:
           OSError: something cannot be read.
         """
         folder = self._folder(uri)
-        if storage.is_uri(uri) and not self._launched:
+        if self._is_ours(uri):
             download(uri, Path(folder))
         return folder
 
     def write(self, uri: str) -> str:
-        """A local folder whose files `store` puts there."""
+        """A local, empty folder whose files `store` puts there."""
         folder = self._folder(uri)
+        empty(folder)
         os.makedirs(folder, exist_ok=True)
-        if storage.is_uri(uri) and not self._launched:
+        if self._is_ours(uri):
             self._written[uri] = folder
         return folder
 
     def store(self) -> None:
         """Stores everything that was written; `OSError` where that is not possible."""
         for uri, folder in self._written.items():
+            empty(uri)
             upload(Path(folder), uri)
 
     def uri_of(self, place: str) -> str:
@@ -70,10 +73,23 @@ class Copies:
             self._folders[uri] = self._launchers(uri) or str(self._scratch / str(len(self._folders)))
         return self._folders[uri]
 
+    def _is_ours(self, uri: str) -> bool:
+        """Whether nobody else moves what lies there."""
+        return storage.is_uri(uri) and self._launchers(uri) is None
+
     def _launchers(self, uri: str) -> str | None:
         scheme, _, rest = uri.partition("://")
         folder = LAUNCHER_FOLDERS.get(f"{scheme}://") if self._launched else None
-        return folder and folder + rest
+        return folder and folder + rest.rstrip("/")
+
+
+def empty(place: str) -> None:
+    """Removes what an earlier try of a step, which was killed, left where it was to write; a platform tries again with
+    the same places, and half of what was written by one belongs to nothing that another writes."""
+    if storage.is_uri(place):
+        storage.delete([entry.path for entry in storage.find(f"{place.rstrip('/')}/", "**")])
+    else:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def download(uri: str, folder: Path) -> None:

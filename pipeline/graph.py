@@ -176,6 +176,7 @@ def ingestion_settings(config: Config) -> dict:
         "max_pixels": data.max_pixels,
         "max_bytes": data.max_bytes,
         "follow_symlinks": data.follow_symlinks,
+        "spans": data.spans,
     }
 
 

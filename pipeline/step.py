@@ -12,17 +12,17 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components import data_report, progress
+from components import data_report, progress, storage
+from components.errors import UsageError, printable
 from components.steps import STEPS
-from components.storage import is_uri
 from pipeline.bound import PREFIX, RUN_ID, Bound
 from pipeline.console import Steps
-from pipeline.copies import Copies
+from pipeline.copies import Copies, empty
 
 # Kubernetes shows what is in there as the reason why a container ended.
 TERMINATION_LOG = Path("/dev/termination-log")
@@ -45,6 +45,8 @@ BY_WORKERS = {
 
 def main() -> None:
     """Runs the step; ends with the exit code."""
+    # As this process was started with -P, so those that it starts: a working folder may have packages of our names.
+    os.environ |= {"PYTHONSAFEPATH": "1", "KERAS_BACKEND": "tensorflow"}
     options, beam_arguments = _parser().parse_known_args()
     steps = Steps()
     with tempfile.TemporaryDirectory(prefix="graft-step-") as scratch, progress.heeded(steps.warn):
@@ -105,48 +107,17 @@ class Step:
         Raises:
           GraftError: for a reason that the person can mend.
         """
-        from google.protobuf import json_format
-        from kfp.pipeline_spec import pipeline_spec_pb2
-        from tfx.dsl.io import fileio
-        from tfx.orchestration.kubeflow.v2 import compiler_utils
-        from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_entrypoint_utils as entrypoint
-        from tfx.orchestration.portable import outputs_utils
-
-        asked, types = pipeline_spec_pb2.ExecutorInput(), pipeline_spec_pb2.ComponentInputsSpec()
-        for text, message in (
-            (self.options.json_serialized_invocation_args, asked),
-            (self.options.json_serialized_inputs_spec_args, types),
-        ):
-            json_format.Parse(text, message, ignore_unknown_fields=True)
-        _mend(asked, types)
-        compiler_utils.TITLE_TO_CLASS_PATH.update(ARTIFACTS)
-        names: dict[int, str] = {}
-        inputs = entrypoint.parse_raw_artifact_dict(asked.inputs.artifacts, names)
-        outputs = entrypoint.parse_raw_artifact_dict(asked.outputs.artifacts, names)
-        _as_text(artifact for artifacts in inputs.values() for artifact in artifacts)
-        given = entrypoint.parse_execution_properties(asked.inputs.parameter_values, asked.inputs.parameters, types)
-        run_id = given.pop(RUN_ID, "")
-        properties = self._properties(given)
-        with self._copied(inputs, outputs):
-            self._execute(inputs, outputs, properties, run_id)
-        outputs_utils.tag_output_artifacts_with_version(outputs)
-        told = pipeline_spec_pb2.ExecutorOutput()
-        for key, artifacts in entrypoint.translate_executor_output(outputs, names).items():
-            told.artifacts[key].CopyFrom(artifacts)
-            # TFX says of a property without a value that it is null, for which Kubeflow lets the step fail.
-            metadata = told.artifacts[key].artifacts[0].metadata
-            for name in [name for name, value in metadata.fields.items() if value.HasField("null_value")]:
-                del metadata.fields[name]
-        fileio.makedirs(os.path.dirname(asked.outputs.output_file))
-        with fileio.open(asked.outputs.output_file, "w") as file:
-            file.write(json_format.MessageToJson(told))
-
-    def _properties(self, given: dict[str, Any]) -> dict[str, Any]:
-        """The execution properties, with what follows from other values than those that were compiled."""
-        values = {name.removeprefix(PREFIX): value for name, value in given.items() if name.startswith(PREFIX)}
-        properties = {name: value for name, value in given.items() if not name.startswith(PREFIX)}
-        bound = Bound.parse(self.options.bound).given(values)
-        return properties | (compiled_properties(bound, self.options.step) if bound else {})
+        asked = _parsed("--json_serialized_invocation_args", self.options.json_serialized_invocation_args, json.loads)
+        types = _parsed("--json_serialized_inputs_spec_args", self.options.json_serialized_inputs_spec_args, json.loads)
+        bound = _parsed("--bound", self.options.bound, Bound.parse)
+        # What is not allowed is refused before anything is imported or read.
+        other = bound.given(_run_time_parameters(asked))
+        given = Given.parse(asked, types)
+        run_id = given.properties.pop(RUN_ID, "")
+        properties = given.properties | (compiled_properties(other, self.options.step) if other else {})
+        with self._copied(given.inputs, given.outputs):
+            self._execute(given.inputs, given.outputs, properties, run_id)
+        storage.write(asked["outputs"]["outputFile"], given.told().encode())
 
     @contextlib.contextmanager
     def _copied(self, inputs: dict[str, list], outputs: dict[str, list]) -> Iterator[None]:
@@ -157,6 +128,8 @@ class Step:
                 if not (self._has_workers and key in BY_WORKERS.get(self.options.step, ())):
                     places[artifacts is outputs, key] = artifact.uri
                     artifact.uri = local(artifact.uri)
+                elif artifacts is outputs:
+                    empty(artifact.uri)
         yield
         copies.store()
         for (is_output, key), uri in places.items():
@@ -194,8 +167,77 @@ class Step:
 
     def _temporary(self, outputs: dict[str, list]) -> str:
         """Where what is on its way goes: beside an output that workers write, if there are any."""
-        shared = [artifact.uri for (artifact,) in outputs.values() if is_uri(artifact.uri)]
+        shared = [artifact.uri for (artifact,) in outputs.values() if storage.is_uri(artifact.uri)]
         return f"{shared[0].rstrip('/')}-temporary" if shared else str(self.scratch / "temporary")
+
+
+def _parsed(option: str, text: str, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse(text)
+    except (ValueError, TypeError, AttributeError):
+        raise UsageError(
+            f"{option} is damaged: it must be what `graft compile` wrote. Received {len(text)} characters: "
+            f"{printable(text[:60])!r}; compile the pipeline again, with the version of Graft that is in the image."
+        ) from None
+
+
+def _run_time_parameters(asked: dict[str, Any]) -> dict[str, Any]:
+    values = asked.get("inputs", {}).get("parameterValues", {})
+    return {name.removeprefix(PREFIX): value for name, value in values.items() if name.startswith(PREFIX)}
+
+
+@dataclass
+class Given:
+    """What a platform gives a step, as TFX has it.
+
+    Attributes:
+      inputs: lists of one artifact by key.
+      outputs: the same, to be filled.
+      properties: execution properties; none of those that carry run-time parameters.
+    """
+
+    inputs: dict[str, list]
+    outputs: dict[str, list]
+    properties: dict[str, Any]
+    _names: dict[int, str]
+
+    @classmethod
+    def parse(cls, asked: dict[str, Any], types: dict[str, Any]) -> "Given":
+        """From an `ExecutorInput` and the `ComponentInputsSpec`, as JSON."""
+        from google.protobuf import json_format
+        from kfp.pipeline_spec import pipeline_spec_pb2
+        from tfx.orchestration.kubeflow.v2 import compiler_utils
+        from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_entrypoint_utils as entrypoint
+
+        invocation, declared = pipeline_spec_pb2.ExecutorInput(), pipeline_spec_pb2.ComponentInputsSpec()
+        json_format.ParseDict(asked, invocation, ignore_unknown_fields=True)
+        json_format.ParseDict(types, declared, ignore_unknown_fields=True)
+        _mend(invocation, declared)
+        compiler_utils.TITLE_TO_CLASS_PATH.update(ARTIFACTS)
+        names: dict[int, str] = {}
+        inputs = entrypoint.parse_raw_artifact_dict(invocation.inputs.artifacts, names)
+        outputs = entrypoint.parse_raw_artifact_dict(invocation.outputs.artifacts, names)
+        _as_text(artifact for artifacts in inputs.values() for artifact in artifacts)
+        values = invocation.inputs.parameter_values.items()
+        own = {name: value for name, value in values if not name.startswith(PREFIX)}
+        return cls(inputs, outputs, entrypoint.parse_execution_properties(own, {}, declared), names)
+
+    def told(self) -> str:
+        """An `ExecutorOutput` as JSON, of what lies in the outputs now."""
+        from google.protobuf import json_format
+        from kfp.pipeline_spec import pipeline_spec_pb2
+        from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_entrypoint_utils as entrypoint
+        from tfx.orchestration.portable import outputs_utils
+
+        outputs_utils.tag_output_artifacts_with_version(self.outputs)
+        told = pipeline_spec_pb2.ExecutorOutput()
+        for key, artifacts in entrypoint.translate_executor_output(self.outputs, self._names).items():
+            told.artifacts[key].CopyFrom(artifacts)
+            # TFX says of a property without a value that it is null, for which Kubeflow lets the step fail.
+            metadata = told.artifacts[key].artifacts[0].metadata
+            for name in [name for name, value in metadata.fields.items() if value.HasField("null_value")]:
+                del metadata.fields[name]
+        return json_format.MessageToJson(told)
 
 
 def _mend(asked: Any, types: Any) -> None:

@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components import conversion, data_report, features, serving_check
+from components import conversion, data_report, features, serving_check, training_concerns
 from components.data_findings import ANOMALIES_FILE
 from components.errors import printable
+from components.files import read_json
 from components.gate_wording import floor_out_of_reach
 from components.steps import REPORT_FILE
 from components.storage import is_uri
-from trainer import concerns
 
 if TYPE_CHECKING:
     from pipeline.console import Steps
@@ -57,9 +57,11 @@ def note(node_id: str, outputs: dict[str, Any]) -> str:
 def concerns_of(node_id: str, outputs: dict[str, Any]) -> list[str]:
     """What a step warned of when it ran, for a run that takes its result from the cache."""
     if node_id == "ImageExampleGen":
-        return data_report.concerns_of(json.loads(Path(outputs["catalog"].uri, data_report.CATALOG_FILE).read_text()))
+        return data_report.concerns_of(read_json(Path(outputs["catalog"].uri), data_report.CATALOG_FILE))
     if node_id == "Trainer":
-        return concerns.of_training(json.loads(Path(outputs["model_run"].uri, features.TRAINING_FILE).read_text()))
+        return training_concerns.of_training(
+            json.loads(Path(outputs["model_run"].uri, features.TRAINING_FILE).read_text())
+        )
     return []
 
 

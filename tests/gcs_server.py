@@ -6,10 +6,13 @@ import email
 import json
 import re
 import threading
+from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import google_crc32c
 from aiohttp import web
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 OBJECT = r"/storage/v1/b/(?P<bucket>[^/]+)/o/(?P<name>[^?]+)"
 
@@ -53,9 +56,21 @@ class GcsServer:
         self._loop.run_forever()
         self._loop.run_until_complete(runner.cleanup())
 
+    def credentials(self, path: Path) -> None:
+        """Writes a service account's key, for `GOOGLE_APPLICATION_CREDENTIALS`, whose tokens come from here."""
+        key = rsa.generate_private_key(65537, 2048).private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        about = {"client_email": "nobody@example.iam.gserviceaccount.com", "project_id": "example"}
+        account = {"type": "service_account", "private_key": key.decode(), "token_uri": f"{self.address}/token"}
+        path.write_text(json.dumps(about | account))
+
     async def _answer(self, request: web.Request) -> web.Response:
         body = await request.read()
         self.requests.append(f"{request.method} {request.path}")
+        if request.path == "/token":
+            token = {"access_token": "of nobody", "expires_in": 3600, "token_type": "Bearer"}
+            return web.json_response(token)
         if request.path.startswith("/batch"):
             return self._batch(request, body)
         status, headers, content = self._one(request.method, request.raw_path, request.headers, body)

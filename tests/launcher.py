@@ -6,9 +6,26 @@ platform would put in the place of `{{$}}`. What is here was read from the sourc
 
 import json
 import os
+import shutil
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A task that came to its end.
+
+    Attributes:
+      code: exit code.
+      log: what it printed.
+    """
+
+    code: int
+    log: str
 
 
 class Launcher:
@@ -17,18 +34,29 @@ class Launcher:
     Args:
       spec: `PipelineSpec` as JSON.
       root: pipeline root, a folder or URI.
-      python: what `python` in a container's command stands for.
       env: environment of the containers.
       scratch: a folder; takes logs, and is where the containers run.
       kubeflow: whether inputs come without their types, and a log is asked for that no step declares.
+      run_id: of the run.
+      read: gives the content of a path or URI.
+
+    Attributes:
+      outputs: artifacts by key of every task that ran, as the platform registers them; another run's may be put there.
     """
 
     def __init__(
-        self, spec: dict[str, Any], root: str, python: str, env: dict[str, str], scratch: Path, kubeflow: bool = True
+        self,
+        spec: dict[str, Any],
+        root: str,
+        env: dict[str, str],
+        scratch: Path,
+        *,
+        kubeflow: bool,
+        run_id: str,
+        read: Callable[[str], bytes] = lambda place: Path(place).read_bytes(),
     ):
-        self.spec, self.root, self.kubeflow = spec, root, kubeflow
-        self._python, self._env, self._scratch = python, env, scratch
-        self.run_id = "11111111-2222-3333-4444-555555555555"
+        self.spec, self.root, self.kubeflow, self.run_id = spec, root, kubeflow, run_id
+        self._env, self._scratch, self._read = env, scratch, read
         self.outputs: dict[str, dict[str, dict[str, Any]]] = {}
 
     @property
@@ -41,28 +69,38 @@ class Launcher:
             order += sorted(ready)
         return order
 
-    def run(self, parameters: dict[str, Any] | None = None) -> None:
-        """Runs every task; `AssertionError` with the end of its log where one fails."""
-        for name in self.order:
-            ended = self.run_task(name, parameters)
-            assert ended.returncode == 0, f"{name}: {ended.stdout[-3000:]}"
+    def run(self, name: str, parameters: dict[str, Any] | None = None) -> Ended:
+        """Runs one task, whose inputs are there."""
+        with self.started(name, parameters) as (process, folder, asked):
+            code = process.wait()
+        if code == 0:
+            self.outputs[name] = self._told(asked)
+        return Ended(code, (folder / "log").read_text(errors="replace"))
 
-    def run_task(self, name: str, parameters: dict[str, Any] | None = None) -> subprocess.CompletedProcess:
-        """Runs one task, whose inputs are there; its log is `stdout`, and a file in the scratch folder."""
+    @contextmanager
+    def started(
+        self, name: str, parameters: dict[str, Any] | None = None
+    ) -> Iterator[tuple[subprocess.Popen, Path, dict[str, Any]]]:
+        """Starts one task; yields its process, the folder of its log, and its `ExecutorInput`."""
         task = self.spec["root"]["dag"]["tasks"][name]
         component = self.spec["components"][task["componentRef"]["name"]]
         container = self.spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
         asked = self._executor_input(name, task, component, parameters or {})
-        words = [self._word(word, asked) for word in [*container["command"], *container["args"]]]
-        assert words[0] == "python"
+        program, *words = [self._word(word, asked) for word in [*container["command"], *container["args"]]]
         env = self._env | {pair["name"]: pair["value"] for pair in container.get("env", [])}
-        folder = self._scratch / name
+        env |= {"KFP_POD_NAME": f"graft-{name.lower()}"} if self.kubeflow else {}
+        folder = self._scratch / self.run_id / name
         folder.mkdir(parents=True, exist_ok=True)
+        # A folder of the container's image, in which something may have the names of our packages.
         with open(folder / "log", "w") as log:
-            code = subprocess.run([self._python, *words[1:]], cwd=folder, env=env, stdout=log, stderr=log).returncode
-        if code == 0:
-            self.outputs[name] = self._told(asked)
-        return subprocess.CompletedProcess(words, code, (folder / "log").read_text(errors="replace"))
+            process = subprocess.Popen(
+                [shutil.which(program, path=env["PATH"]), *words], cwd=self._scratch, env=env, stdout=log, stderr=log
+            )
+            try:
+                yield process, folder, asked
+            finally:
+                process.kill()
+                process.wait()
 
     def _needs(self, task: dict[str, Any]) -> set[str]:
         artifacts = task.get("inputs", {}).get("artifacts", {}).values()
@@ -78,6 +116,7 @@ class Launcher:
     def _executor_input(
         self, name: str, task: dict[str, Any], component: dict[str, Any], parameters: dict[str, Any]
     ) -> dict[str, Any]:
+        """The same for every try of a task in a run, places of outputs included."""
         inputs = task.get("inputs", {})
         artifacts = {}
         for key, each in inputs.get("artifacts", {}).items():
@@ -98,9 +137,15 @@ class Launcher:
                 "type": {"schemaTitle": "system.Artifact"},
             }
             outputs["executor-logs"] = {"artifacts": [log]}
+        told = self._scratch / self.run_id / name / "output_metadata.json"
+        # Empty maps are left out.
+        given = {"parameterValues": self._values(inputs, parameters), "artifacts": artifacts}
         return {
-            "inputs": {"parameterValues": self._values(inputs, parameters), "artifacts": artifacts},
-            "outputs": {"artifacts": outputs, "outputFile": str(self._scratch / name / "output_metadata.json")},
+            "inputs": {field: value for field, value in given.items() if value},
+            "outputs": {
+                "artifacts": outputs,
+                "outputFile": str(told) if self.kubeflow else f"{folder}/executor_output.json",
+            },
         }
 
     def _values(self, inputs: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
@@ -119,20 +164,23 @@ class Launcher:
 
     def _told(self, asked: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """The artifacts that the platform registers: as it asked for them, and what the step said of them."""
-        told = json.loads(Path(asked["outputs"]["outputFile"]).read_text())["artifacts"]
+        told = json.loads(self._read(asked["outputs"]["outputFile"]))["artifacts"]
         found = {}
         for number, (key, artifacts) in enumerate(asked["outputs"]["artifacts"].items()):
             (artifact,), said = artifacts["artifacts"], told.get(key, {"artifacts": [{}]})["artifacts"][0]
             metadata = said.get("metadata", {})
             assert None not in metadata.values(), f"Kubeflow refuses a null in the metadata of {key}"
-            uri = said.get("uri", artifact["uri"])
-            assert uri.startswith(f"{self.root}/"), f"{key} lies outside of the run's root: {uri}"
+            assert said.get("uri", artifact["uri"]) == artifact["uri"], "a step may not move what it was asked for"
             metadata |= {"display_name": key, "store_session_info": "{}"}
-            found[key] = {"name": str(number + 1), "uri": uri, "metadata": metadata}
+            found[key] = {"name": str(number + 1), "uri": artifact["uri"], "metadata": metadata}
         return found
 
 
-def container_environment(site: Path | None = None) -> dict[str, str]:
-    """An environment without anything of the tests', in which Python finds an installed package first."""
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "HOME", "TMPDIR") if name in os.environ}
-    return kept | ({"PYTHONPATH": str(site)} if site else {})
+def container_environment(folder: Path) -> dict[str, str]:
+    """An environment without anything of the tests': a container's.
+
+    Args:
+      folder: of the programs that come first, `python` one of them.
+    """
+    kept = {name: os.environ[name] for name in ("LANG", "TMPDIR") if name in os.environ}
+    return kept | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "HOME": str(folder)}

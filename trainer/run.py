@@ -13,12 +13,12 @@ import numpy as np
 import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from components import progress
+from components import progress, training_concerns
 from components.examples_schema import read_class_names
 from components.features import ANSWERS_FILE, CLASSIFIER_FILE, TENSORBOARD_FOLDER, TRAINING_FILE
 from components.publishing import local_copy, newest
 from components.temperature import scaled
-from trainer import concerns, dataset, export, warmup
+from trainer import dataset, export, warmup
 from trainer.dataset import Split
 from trainer.stored import Store
 from trainer.transfer import FEATURES_PREFIX, UNFINISHED_PREFIX, Training
@@ -49,7 +49,7 @@ def run_fn(args: FnArgs) -> None:
         result, store = train(args, settings, class_names, scratch)
     (folder / TRAINING_FILE).write_text(json.dumps(result, indent=1))
     write_tensorboard(folder, result)
-    progress.warn_of(concerns.of_training(result))
+    progress.warn_of(training_concerns.of_training(result))
     if cache is not None:
         _tidy(Path(cache), store)
 

@@ -45,7 +45,8 @@ class Executor(base_executor.BaseExecutor):
         run_id = self._context.pipeline_run_id if self._context else ""
         notes = read_notes(Path(exec_properties["notes"])) if exec_properties["notes"] else None
         about = About(**json.loads(exec_properties["about"]))
-        summary = run_summary.collect(left, about, notes or Notes(run_id))
+        notes = notes or Notes(run_id, warnings=run_summary.warned_of(left, about))
+        summary = run_summary.collect(left, about, notes)
         write_whole(folder / SUMMARY_FILE, json.dumps(summary, indent=1) + "\n")
         write_report(folder / REPORT_FILE, summary, left)
 

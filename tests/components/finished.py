@@ -13,6 +13,7 @@ KEPT_OUT = [
     {"outcome": "quarantined", "path": "b/\udcff\n.jpg", "reason": "not an image"},
     {"outcome": "skipped", "path": "notes.txt", "reason": "not an image by name or content"},
 ]
+CLEAN = {"quarantined": {}, "label_conflicts": 0, "leakage": {"copies": 0, "groups": 0}}
 ANOMALY = {"feature": "image/height", "problem": "High drift", "detail": "too far"}
 DRIFT = {"feature": "image/height", "measure": "L-infinity distance", "value": 0.5, "threshold": 0.3}
 
@@ -32,7 +33,7 @@ def whole_run(folder: Path) -> Produced:
         getattr(left, name).mkdir(parents=True)
     Path(left.published).mkdir(parents=True)
     counts = {name: {"train": 9, "eval": 1, "test": 4} for name in NAMES}
-    (left.catalog / "catalog.json").write_text(json.dumps({"images": 42, "classes": counts}))
+    (left.catalog / "catalog.json").write_text(json.dumps({"images": 42, "classes": counts} | CLEAN))
     write_json_lines(left.catalog / "quarantine.jsonl", KEPT_OUT)
     train = [(name, f"{i}.jpg", picture((i, 0, 0), (20 + i, 20))) for name in NAMES for i in range(9)]
     test = [(NAMES[i % 3], f"{i}.jpg", picture((0, i, 0), (20 + i, 20))) for i in range(12)]
@@ -44,7 +45,9 @@ def whole_run(folder: Path) -> Produced:
     (left.evaluation / "predictions").mkdir()
     write_json_lines(left.evaluation / "predictions" / "predictions-0.jsonl", rows[::2])
     write_json_lines(left.evaluation / "predictions" / "predictions-1.jsonl", rows[1::2])
-    (left.evaluation / "decision.json").write_text(json.dumps({"metrics": {"accuracy": 8 / 12, "examples": 12}}))
-    (left.model_run / "training.json").write_text(json.dumps({"frozen": {"history": {"loss": [1.0]}}}))
+    decision = {"metrics": {"accuracy": 8 / 12, "examples": 12}, "baseline_status": "first_run", "checks": []}
+    (left.evaluation / "decision.json").write_text(json.dumps(decision))
+    training = {"frozen": {"history": {"loss": [1.0]}}, "fine_tune": None}
+    (left.model_run / "training.json").write_text(json.dumps(training))
     Findings([ANOMALY], [DRIFT]).write(left.data_gate)
     return left

@@ -2,7 +2,7 @@
 
 import pytest
 
-from components import concerns
+from components import concerns, training_concerns
 from components.gate import GateRules
 from trainer import concerns as of_trainer
 
@@ -49,9 +49,9 @@ def test_anomalies_are_told_by_feature_and_many_are_counted():
 
 def test_fine_tuning_that_was_undone_is_told():
     frozen = {"eval_accuracy": 0.9}
-    assert of_trainer.of_training({"frozen": frozen, "fine_tune": {"kept": True}}) == []
-    assert of_trainer.of_training({"frozen": frozen, "fine_tune": None}) == []
-    (sentence,) = of_trainer.of_training({"frozen": frozen, "fine_tune": {"kept": False}})
+    assert training_concerns.of_training({"frozen": frozen, "fine_tune": {"kept": True}}) == []
+    assert training_concerns.of_training({"frozen": frozen, "fine_tune": None}) == []
+    (sentence,) = training_concerns.of_training({"frozen": frozen, "fine_tune": {"kept": False}})
     assert "undone" in sentence and "the frozen phase" in sentence
 
 

@@ -9,11 +9,13 @@ from tfx.dsl.components.base.base_executor import BaseExecutor
 from tfx.types import standard_artifacts
 
 from components import run_summary
+from components.gate import GateRules
 from components.report import component
 from components.run_summary import About
 from tests.components.finished import NAMES, whole_run
 
 RUN_ID = "run-on-a-cluster"
+CONFIGURATION = {"model": {"backbone": "graft_tiny"}, "evaluation": asdict(GateRules(min_class_recall=0.5))}
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def execute(inputs: dict, folder: Path) -> dict:
     artifact.uri = str(folder)
     folder.mkdir()
     context = BaseExecutor.Context(tmp_dir=str(folder / "tmp"), unique_id="1", pipeline_run_id=RUN_ID)
-    about = About(images=["gs://bucket/images"], digest="d", configuration={"model": {"backbone": "graft_tiny"}})
+    about = About(images=["gs://bucket/images"], digest="d", configuration=CONFIGURATION)
     properties = {"about": json.dumps(asdict(about)), "notes": ""}
     component.Executor(context).Do(inputs, {"report": [artifact]}, properties)
     return json.loads((folder / "summary.json").read_text())
@@ -52,6 +54,14 @@ def test_report_and_summary_lie_in_the_artifact(inputs, tmp_path):
     text = (tmp_path / "report" / "report.html").read_text()
     assert RUN_ID in text
     assert NAMES[0] not in text, "names are escaped"
+
+
+def test_what_the_steps_warned_of_is_told_although_nobody_listened_to_them(inputs, tmp_path):
+    training = {"frozen": {"history": {"loss": [1.0]}}, "fine_tune": {"history": {"loss": [1.0]}, "kept": False}}
+    Path(inputs["model_run"][0].uri, "training.json").write_text(json.dumps(training))
+    anomaly, undone = execute(inputs, tmp_path / "report")["warnings"]
+    assert anomaly == "The images are unlike earlier ones in image/height: too far"
+    assert undone.startswith("Fine-tuning made the eval split no better")
 
 
 def test_publication_stands_although_its_report_cannot_be_drawn(inputs, tmp_path, monkeypatch, capsys):
