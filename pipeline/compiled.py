@@ -22,7 +22,10 @@ from pipeline.runners import DATAFLOW, beam_arguments
 COMMAND = ("python", "-P", "-m", "pipeline.step")
 NAME = re.compile("[a-z0-9][a-z0-9-]{0,127}")
 # What the backend, Kubernetes and Argo would expand. Inside of JSON, where it stands in texts only, it can be escaped.
-EXPANDED = {"{{": r"\u007b\u007b", "$": r"\u0024"}
+EXPANDED = re.compile(r"\{\{|\$\(|\$\$")
+ESCAPES = {"{{": r"\u007b\u007b", "$": r"\u0024"}
+# What they are to put something in the place of.
+INVOCATION, JOB = "{{$}}", "{{$.pipeline_job_uuid}}"
 # From the first try of a step to the last: Vertex allows no more; Kubeflow counts the time that the step runs, too.
 LONGEST = {"vertex": "3600s", "kubeflow": "604800s"}
 # Steps that write down what run they are of. To the others it is not told, as it is in the key of the cache.
@@ -87,6 +90,9 @@ def specification(target: str, bound: Bound, image: str) -> dict[str, Any]:
       target: one of `TARGETS`.
       bound: what it is compiled for.
       image: that every step runs in.
+
+    Raises:
+      UsageError: it holds what a platform would not take as it is.
     """
     from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner as runner
 
@@ -94,7 +100,9 @@ def specification(target: str, bound: Bound, image: str) -> dict[str, Any]:
         default_image=image, default_commands=COMMAND, use_pipeline_spec_2_1=True
     )
     job = runner.KubeflowV2DagRunner(settings).run(bound.pipeline(), write_out=False)
-    return complete(job["pipelineSpec"], target, bound, image)
+    spec = complete(job["pipelineSpec"], target, bound, image)
+    _require_plain([spec, kubernetes(spec, bound.config)])
+    return spec
 
 
 def complete(spec: dict[str, Any], target: str, bound: Bound, image: str) -> dict[str, Any]:
@@ -124,7 +132,7 @@ def complete(spec: dict[str, Any], target: str, bound: Bound, image: str) -> dic
             value["runtimeValue"]["constant"] = escaped(constant) if isinstance(constant, str) else constant
         if step in TOLD_THE_RUN:
             given[RUN_ID] = {"parameterType": "STRING"}
-            taken[RUN_ID] = {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}
+            taken[RUN_ID] = {"runtimeValue": {"constant": JOB}}
         for name, (kind, _) in parameters.items():
             given[PREFIX + name] = {"parameterType": kind}
             taken[PREFIX + name] = {"componentInputParameter": name}
@@ -146,10 +154,9 @@ def complete(spec: dict[str, Any], target: str, bound: Bound, image: str) -> dic
 
 
 def resources_of(config: Config, step: str) -> ResourcesConfig:
-    """What a step asks for: what is said of it, and for the rest what is said of all."""
+    """What a step asks for."""
     asked = config.runner.resources
-    general = asked.get(DEFAULT_RESOURCES, ResourcesConfig()).model_dump(exclude_unset=True)
-    return ResourcesConfig(**general | asked.get(step, ResourcesConfig()).model_dump(exclude_unset=True))
+    return asked.get(step) or asked.get(DEFAULT_RESOURCES) or ResourcesConfig()
 
 
 def _resources(asked: ResourcesConfig) -> dict[str, Any]:
@@ -186,10 +193,22 @@ def _arguments(arguments: list[str], step: str, bound: Bound, inputs: dict[str, 
 
 def escaped(text: str) -> str:
     """JSON that nobody on the way expands anything in; other text as it is."""
-    if text.startswith(("{", "[")) and text != "{{$}}":
-        for expanded, escape in EXPANDED.items():
+    if text.startswith(("{", "[")) and text != INVOCATION:
+        for expanded, escape in ESCAPES.items():
             text = text.replace(expanded, escape)
     return text
+
+
+def _require_plain(value: Any) -> None:
+    """Refuses what stands outside of JSON and would be expanded; `UsageError`."""
+    if isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            _require_plain(each)
+    elif isinstance(value, str) and value not in (INVOCATION, JOB) and EXPANDED.search(value):
+        raise UsageError(
+            f"Kubernetes or Argo would expand {EXPANDED.search(value)[0]} in {value}: a place, an option, a variable "
+            "or a label of a compiled pipeline, and the default of a run-time parameter, must be without {{, $( and $$."
+        )
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------
@@ -255,6 +274,9 @@ def dump(target: str, bound: Bound, image: str) -> str:
       target: one of `TARGETS`.
       bound: what it is compiled for.
       image: that every step runs in.
+
+    Raises:
+      UsageError: as for `specification`.
 
     Returns:
       Kubeflow: YAML, the specification and, where something was asked for that only Kubernetes has, a second document.

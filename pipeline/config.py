@@ -293,7 +293,11 @@ class RunnerConfig(Section):
                 close = difflib.get_close_matches(name, [DEFAULT_RESOURCES, *STEPS], 1)
                 hint = f"did you mean {close[0]}" if close else f"allowed: {DEFAULT_RESOURCES}, {', '.join(STEPS)}"
                 raise ValueError(f"there is no step {name} ({hint})")
-        return resources
+        # Here, as nobody can tell later what a person said of a step and what is a default.
+        general = resources.get(DEFAULT_RESOURCES, ResourcesConfig()).model_dump(exclude_unset=True)
+        return {
+            name: ResourcesConfig(**general | asked.model_dump(exclude_unset=True)) for name, asked in resources.items()
+        }
 
 
 def field_of(key: str) -> Any:

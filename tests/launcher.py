@@ -42,6 +42,7 @@ class Launcher:
 
     Attributes:
       outputs: artifacts by key of every task that ran, as the platform registers them; another run's may be put there.
+      read: as given.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Launcher:
         read: Callable[[str], bytes] = lambda place: Path(place).read_bytes(),
     ):
         self.spec, self.root, self.kubeflow, self.run_id = spec, root, kubeflow, run_id
-        self._env, self._scratch, self._read = env, scratch, read
+        self.read, self._env, self._scratch = read, env, scratch
         self.outputs: dict[str, dict[str, dict[str, Any]]] = {}
 
     @property
@@ -164,7 +165,7 @@ class Launcher:
 
     def _told(self, asked: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """The artifacts that the platform registers: as it asked for them, and what the step said of them."""
-        told = json.loads(self._read(asked["outputs"]["outputFile"]))["artifacts"]
+        told = json.loads(self.read(asked["outputs"]["outputFile"]))["artifacts"]
         found = {}
         for number, (key, artifacts) in enumerate(asked["outputs"]["artifacts"].items()):
             (artifact,), said = artifacts["artifacts"], told.get(key, {"artifacts": [{}]})["artifacts"][0]
