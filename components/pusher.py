@@ -21,7 +21,8 @@ from components.features import DECISION_FILE, REFUSAL, STATISTICS_FILE, TRAININ
 from components.files import read_json
 from components.formats import FormatFiles
 from components.ingestion import ImageCatalog
-from components.publishing import publish, taken_back
+from components.publishing import publish, read_card, taken_back
+from components.serving_places import open_serving
 from components.source import LIBRARIES
 
 
@@ -51,7 +52,8 @@ class Executor(executor.Executor):
         card = self._card(input_dict, decision, custom["about"])
         # Here the version comes into it, and nowhere else.
         extras = formats_of(input_dict) | {model_card.CARD_FILE: lambda version: model_card.dump(card, version)}
-        version = publish(model, serving, custom["keep"], extras, expected=decision["in_service_version"])
+        expected = decision["in_service_version"]
+        version = published_before(serving, card) or publish(model, serving, custom["keep"], extras, expected=expected)
         number = str(version).rpartition("/")[2]
         self._MarkPushed(pushed, pushed_destination=str(version), pushed_version=number)
         keep_for_comparison(input_dict, serving, int(number), custom)
@@ -70,6 +72,17 @@ class Executor(executor.Executor):
             serving_check=read(input_dict, standard_component_specs.INFRA_BLESSING_KEY, serving_check.RESULT_FILE),
             formats=(read(input_dict, "formats", conversion.RESULT_FILE) or {}).get("formats"),
         )
+
+
+def published_before(serving: str, card: dict[str, Any]) -> Path | str | None:
+    """The version in service, if this step published it before it was killed, and a platform started it again."""
+    place = open_serving(serving)
+    in_service = place.in_service()
+    if in_service is None or not card["run_id"]:
+        return None
+    found = read_card(place, in_service)
+    same = found["run_id"] == card["run_id"] and model_card.rollback_of(found) is None
+    return place.location(in_service) if same else None
 
 
 def keep_for_comparison(input_dict, serving: str, version: int, custom: dict[str, Any]) -> None:

@@ -21,8 +21,10 @@ from components import data_report, progress, storage
 from components.errors import UsageError, printable
 from components.steps import STEPS
 from pipeline.bound import PREFIX, RUN_ID, Bound
+from pipeline.config import Config
 from pipeline.console import Steps
 from pipeline.copies import Copies, empty
+from pipeline.runners import notice_dead_workers
 
 # Kubernetes shows what is in there as the reason why a container ended.
 TERMINATION_LOG = Path("/dev/termination-log")
@@ -115,6 +117,8 @@ class Step:
         given = Given.parse(asked, types)
         run_id = given.properties.pop(RUN_ID, "")
         properties = given.properties | (compiled_properties(other, self.options.step) if other else {})
+        if self.options.step == "Trainer":
+            _require_weights((other or bound).config)
         with self._copied(given.inputs, given.outputs):
             self._execute(given.inputs, given.outputs, properties, run_id)
         storage.write(asked["outputs"]["outputFile"], given.told().encode())
@@ -151,19 +155,23 @@ class Step:
         from tfx.dsl.components.base import base_beam_executor, base_executor
         from tfx.utils import import_utils
 
+        if "--direct_running_mode=multi_processing" in self.beam_arguments:
+            notice_dead_workers()
         executor = import_utils.import_class_by_path(self.options.executor_class_path)
-        context = {
-            "tmp_dir": self._temporary(outputs),
-            "unique_id": self.options.step,
-            "pipeline_run_id": run_id,
-        }
+        temporary = self._temporary(outputs)
+        context = {"tmp_dir": temporary, "unique_id": self.options.step, "pipeline_run_id": run_id}
         if issubclass(executor, base_beam_executor.BaseBeamExecutor):
             made = executor(
                 base_beam_executor.BaseBeamExecutor.Context(beam_pipeline_args=list(self.beam_arguments), **context)
             )
         else:
             made = executor(base_executor.BaseExecutor.Context(extra_flags=list(self.beam_arguments), **context))
-        made.Do(inputs, outputs, properties)
+        # An earlier try that was killed had the same place.
+        empty(temporary)
+        try:
+            made.Do(inputs, outputs, properties)
+        finally:
+            empty(temporary)
 
     def _temporary(self, outputs: dict[str, list]) -> str:
         """Where what is on its way goes: beside an output that workers write, if there are any."""
@@ -179,6 +187,16 @@ def _parsed(option: str, text: str, parse: Callable[[str], Any]) -> Any:
             f"{option} is damaged: it must be what `graft compile` wrote. Received {len(text)} characters: "
             f"{printable(text[:60])!r}; compile the pipeline again, with the version of Graft that is in the image."
         ) from None
+
+
+def _require_weights(config: Config) -> None:
+    """Says in a sentence what a training lacks; `graft run` does so before its first step."""
+    from trainer import backbones
+
+    model, fine_tune = config.model, config.training.fine_tune
+    if fine_tune.epochs:
+        backbones.require_start(model.backbone, model.alpha, fine_tune.unfreeze)
+    backbones.require_weights(model.backbone, model.alpha, model.weights, config.image_size)
 
 
 def _run_time_parameters(asked: dict[str, Any]) -> dict[str, Any]:

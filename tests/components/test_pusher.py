@@ -29,7 +29,7 @@ class Push:
     """The inputs of one execution; `go` executes."""
 
     def __init__(self, folder, serving, in_service=None, weights="weights", blessed=True):
-        self.serving, self.folder = serving, folder
+        self.serving, self.folder, self.tries = serving, folder, 0
         decision = {"blessed": True, "metrics": {"accuracy": 0.9}, "in_service_version": in_service}
         blessing = artifact(standard_artifacts.ModelBlessing, folder / "blessing")
         blessing.set_int_custom_property("blessed", int(blessed))
@@ -45,13 +45,14 @@ class Push:
         }
 
     def go(self):
-        pushed = artifact(standard_artifacts.PushedModel, self.folder / "pushed")
+        self.tries += 1
+        pushed = artifact(standard_artifacts.PushedModel, self.folder / f"pushed {self.tries}")
         place = pusher_pb2.PushDestination.Filesystem(base_directory=str(self.serving))
         properties = {
             "push_destination": proto_utils.proto_to_json(pusher_pb2.PushDestination(filesystem=place)),
             "custom_config": json_utils.dumps({"keep": 5, "about": {"name": "pets", "digest": "d1"}}),
         }
-        context = base_executor.BaseExecutor.Context(pipeline_run_id="run 1")
+        context = base_executor.BaseExecutor.Context(pipeline_run_id=f"run {self.folder.name}")
         Executor(context).Do(self.inputs, {"pushed_model": [pushed]}, properties)
         return {name: pushed.get_custom_property(name) for name in ("pushed", "pushed_version", "refusal")}
 
@@ -114,6 +115,12 @@ def test_model_that_was_compared_with_another_than_the_one_in_service_is_not_pus
     Push(tmp_path / "1", serving).go()
     with pytest.raises(GraftError, match=r"changed from nothing to version .* run again"):
         Push(tmp_path / "2", serving, in_service=None).go()
+    assert len(versions(serving)) == 1
+
+
+def test_step_that_was_killed_after_it_published_publishes_nothing_more(tmp_path, serving):
+    push = Push(tmp_path / "1", serving)
+    assert push.go() == push.go()
     assert len(versions(serving)) == 1
 
 
