@@ -25,6 +25,7 @@ from pipeline.config import Config
 from pipeline.console import Steps
 from pipeline.copies import Copies, empty
 from pipeline.runners import notice_dead_workers
+from pipeline.summary import note
 
 # Kubernetes shows what is in there as the reason why a container ended.
 TERMINATION_LOG = Path("/dev/termination-log")
@@ -53,8 +54,8 @@ def main() -> None:
     steps = Steps()
     with tempfile.TemporaryDirectory(prefix="graft-step-") as scratch, progress.heeded(steps.warn):
         try:
-            with steps.step(STEPS[options.step]):
-                Step(options, beam_arguments, Path(scratch)).run()
+            with steps.step(STEPS[options.step]) as result:
+                result["note"] = Step(options, beam_arguments, Path(scratch)).run()
         # Whatever it is, the log ends with a sentence.
         except BaseException as error:
             sys.exit(_tell(error, options.step, Path(scratch)))
@@ -103,8 +104,11 @@ class Step:
     beam_arguments: Sequence[str]
     scratch: Path
 
-    def run(self) -> None:
+    def run(self) -> str:
         """Does what the step is for, and writes what the platform wants to know of its outputs.
+
+        Returns:
+          A few words about what it gave.
 
         Raises:
           GraftError: for a reason that the person can mend.
@@ -114,14 +118,16 @@ class Step:
         bound = _parsed("--bound", self.options.bound, Bound.parse)
         # What is not allowed is refused before anything is imported or read.
         other = bound.given(_run_time_parameters(asked))
+        if self.options.step == "Trainer":
+            _require_weights((other or bound).config)
         given = Given.parse(asked, types)
         run_id = given.properties.pop(RUN_ID, "")
         properties = given.properties | (compiled_properties(other, self.options.step) if other else {})
-        if self.options.step == "Trainer":
-            _require_weights((other or bound).config)
         with self._copied(given.inputs, given.outputs):
             self._execute(given.inputs, given.outputs, properties, run_id)
+            words = note(self.options.step, {key: artifact for key, (artifact,) in given.outputs.items()})
         storage.write(asked["outputs"]["outputFile"], given.told().encode())
+        return words
 
     @contextlib.contextmanager
     def _copied(self, inputs: dict[str, list], outputs: dict[str, list]) -> Iterator[None]:

@@ -312,6 +312,7 @@ def test_everything_comes_from_the_installed_package(image):
 def test_every_step_runs_and_the_model_that_is_published_answers(story, image, images):
     assert list(story.volume.logs) == story.volume.launcher.order and len(story.volume.logs) == 12
     assert all("Traceback" not in log and len(log) < 10_000 for log in story.volume.logs.values())
+    assert story.volume.logs["ImageExampleGen"].splitlines()[-1].endswith("120 images in 3 classes")
     (version,) = (image.folder / "volume" / "serving").glob("[0-9]*")
     picture = next((images / "circle").glob("*.jpg"))
     (line,) = image.run("graft", "predict", version, picture, "--json").stdout.splitlines()

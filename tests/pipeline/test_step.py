@@ -1,0 +1,99 @@
+"""The command of a container: what it does before and after the step itself. tests/e2e/test_compiled.py runs steps."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import compiled
+from pipeline.config import Config
+from pipeline.step import BY_WORKERS, Step
+from tests.conftest import ROOT
+from tests.memory_files import MemoryFiles
+
+GIVEN = {"inputs": {}, "outputs": {"outputFile": "/nowhere/told.json"}}
+WORDS = {
+    "--executor_class_path": "components.data_gate.Executor",
+    "--json_serialized_invocation_args": json.dumps(GIVEN),
+    "--json_serialized_inputs_spec_args": "{}",
+    "--step": "DataGate",
+    "--bound": compiled.bind(Config(), ["gs://bucket/images"]).dump(),
+}
+
+
+def run(tmp_path: Path, **words: str) -> subprocess.CompletedProcess:
+    (tmp_path / "temporary").mkdir()
+    given = WORDS | {f"--{name}": value for name, value in words.items()}
+    command = [sys.executable, *compiled.COMMAND[1:], *(word for pair in given.items() for word in pair)]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "temporary")}
+    return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("json_serialized_invocation_args", '{"inputs": {"parameterValues": {'),
+        ("json_serialized_inputs_spec_args", ""),
+        ("bound", '{"configuration": {}, "somewhere": "else"}'),
+        ("bound", "[]"),
+    ],
+)
+def test_damaged_arguments_are_told_in_a_sentence(tmp_path, name, value):
+    ended = run(tmp_path, **{name: value})
+    assert ended.returncode == 2
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith(f"graft: Judge the data: --{name} is damaged: it must be what `graft compile` wrote.")
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_whatever_goes_wrong_the_log_ends_with_a_sentence_and_what_to_try(tmp_path):
+    ended = run(tmp_path, json_serialized_invocation_args="[]")
+    assert ended.returncode == 1
+    sentence, advice = ended.stderr.splitlines()[-2:]
+    assert sentence.startswith("graft: Judge the data: AttributeError: ")
+    assert advice.startswith("Try: ")
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_weights_that_are_not_there_are_told_before_anything_is_read(tmp_path):
+    config = Config.model_validate({"model": {"weights": "/no/such.keras"}})
+    bound = compiled.bind(config, ["gs://bucket/images"]).dump()
+    ended = run(tmp_path, step="Trainer", bound=bound)
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1].startswith("graft: Train: model.weights: there is no file /no/such.keras;")
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    monkeypatch.delenv("KFP_POD_NAME", raising=False)
+    MemoryFiles.clear()
+    yield MemoryFiles
+    MemoryFiles.clear()
+
+
+@pytest.mark.parametrize("runner", ["DataflowRunner", "FnApiRunner"])
+def test_what_workers_elsewhere_read_and_write_stays_in_the_store_and_all_else_is_copied(memory, tmp_path, runner):
+    from tfx.types import standard_artifacts
+
+    def artifact(key: str) -> list:
+        made = standard_artifacts.Examples()
+        made.uri = f"mem://bucket/{key}"
+        memory.put(f"{made.uri}/left", b"by an earlier try" if key in outputs else b"")
+        return [made]
+
+    outputs = ("examples", "metadata", "schema", "catalog")
+    step = Step(argparse.Namespace(step="ImageExampleGen"), [f"--runner={runner}"], tmp_path)
+    given = {key: artifact(key) for key in outputs}
+    stays = BY_WORKERS["ImageExampleGen"] if runner == "DataflowRunner" else set()
+    with step._copied({}, given):
+        assert {key for key in outputs if given[key][0].uri == f"mem://bucket/{key}"} == stays
+        for key in set(outputs) - stays:
+            Path(given[key][0].uri, "new").write_text(key)
+        temporary = step._temporary(given)
+    assert (temporary == "mem://bucket/examples-temporary") == bool(stays)
+    assert [given[key][0].uri for key in outputs] == [f"mem://bucket/{key}" for key in outputs]
+    assert set(memory.files) == {f"mem://bucket/{key}/new" for key in set(outputs) - stays}
