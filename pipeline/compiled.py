@@ -62,8 +62,17 @@ def bind(config: Config, images: list[str], pipeline_root: str | None = None) ->
             )
     if config.runner.beam == DATAFLOW:
         _require_dataflow(config, root)
-    serving = config.push.destination or join(root, "serving")
-    return Bound(config.model_dump(mode="json"), places, root, serving, join(root, "schema"))
+    destination = config.push.destination and config.push.destination.rstrip("/")
+    for place in [*places, destination or root]:
+        if place.startswith("minio://"):
+            raise UsageError(
+                f"Steps cannot read images from, or publish to, {place}, as only Kubeflow's launcher has the key to "
+                "that store: give --images and push.destination places on gs://, or on a volume (runner.volumes)."
+            )
+    if destination:
+        # Beside the models that it belongs to: pipelines may share a bucket.
+        return Bound(config.model_dump(mode="json"), places, root, destination, f"{destination}-schema")
+    return Bound(config.model_dump(mode="json"), places, root, join(root, "serving"), join(root, "schema"))
 
 
 def _require_dataflow(config: Config, root: str) -> None:
