@@ -52,6 +52,12 @@ class Bound:
                 f"push.destination ({destination}) must be a URI or an absolute path on a cluster, such as "
                 "gs://bucket/serving."
             )
+        for place in (*self.images, self.serving):
+            if place.startswith("minio://"):
+                raise UsageError(
+                    f"Steps cannot read images from, or publish to, {place}, as only Kubeflow's launcher has the key to "
+                    "that store: give --images and push.destination places on gs://, or on a volume (runner.volumes)."
+                )
         for place in self.images:
             if span_field(place) is None and not is_manifest(place) and f"{self.root}/".startswith(f"{place}/"):
                 raise UsageError(
@@ -77,12 +83,13 @@ class Bound:
     def serving(self) -> str:
         """Base path or URI of published versions."""
         destination = self.config.push.destination
-        return join(self.root, "serving") if destination is None else absolute(destination)
+        return join(self.root, "serving") if destination is None else destination.rstrip("/")
 
     @property
     def schema_folder(self) -> str:
         """Path or URI, as for `create_pipeline`."""
-        return join(self.root, "schema")
+        # Beside the models that it belongs to: pipelines may share a bucket.
+        return join(self.root, "schema") if self.config.push.destination is None else f"{self.serving}-schema"
 
     def pipeline(self, **options: Any) -> Any:
         """The graph; `options` are those of `create_pipeline`."""

@@ -153,7 +153,8 @@ def _fingerprint(config: Config, sources: Sources, digest: str) -> str:
     # The last is reached by import path, which no import statement shows.
     code = source_digest("pipeline.local", "pipeline.graph", "trainer.run")
     parts = [
-        config.model_dump_json(),
+        # Where it is computed, and what for clusters, changes no outcome.
+        config.model_dump_json(exclude={"runner"}),
         json.dumps(sources.places),
         digest,
         code,
