@@ -59,11 +59,11 @@ class Bound:
                     "that store: give --images and push.destination places on gs://, or on a volume (runner.volumes)."
                 )
         for place in self.images:
-            if span_field(place) is None and not is_manifest(place) and f"{self.root}/".startswith(f"{place}/"):
-                raise UsageError(
-                    f"The pipeline root {self.root} lies inside the image folder {place}; give --pipeline-root another "
-                    "place."
-                )
+            if span_field(place) is not None or is_manifest(place):
+                continue
+            for option, other in (("--pipeline-root", self.root), ("push.destination", self.serving)):
+                if f"{other}/".startswith(f"{place}/"):
+                    raise UsageError(f"{other} lies inside the image folder {place}; give {option} another place.")
 
     @classmethod
     def parse(cls, text: str) -> "Bound":

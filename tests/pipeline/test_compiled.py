@@ -399,7 +399,11 @@ def test_what_is_not_told_lies_beside_the_images(images, root):
 def test_places_that_are_told_win():
     overrides = ("runner.pipeline_root=gs://a/root/", "push.destination=s3://b/serving")
     bound = bound_to("{}", "gs://bucket/images", "gs://other/images", overrides=overrides)
-    assert (bound.root, bound.serving, bound.schema_folder) == ("gs://a/root", "s3://b/serving", "gs://a/root/schema")
+    assert (bound.root, bound.serving, bound.schema_folder) == (
+        "gs://a/root",
+        "s3://b/serving",
+        "s3://b/serving-schema",
+    )
     assert bound_to("{}", overrides=overrides, pipeline_root="minio://c").root == "minio://c"
 
 
@@ -412,6 +416,14 @@ def test_places_that_are_told_win():
         ("gs://bucket/images", "gs://bucket/images/graft", (), "inside the image folder"),
         ("gs://bucket/images", "gs://bucket/images", (), "inside the image folder"),
         ("/data", "/data/graft", (), "inside the image folder"),
+        (
+            "gs://bucket/images",
+            "gs://a",
+            ("push.destination=gs://bucket/images/models",),
+            "give push.destination another",
+        ),
+        ("minio://bucket/images", "gs://a", (), "only Kubeflow's launcher has the key"),
+        ("gs://bucket/images", "minio://bucket", (), "only Kubeflow's launcher has the key"),
         ("", None, (), "--images is empty"),
         ("gs://bucket/{SPAN}/{SPAN}", None, (), "must hold {SPAN} once"),
         ("gs://bucket/{SPAN:x}", None, (), "must hold {SPAN} once"),
