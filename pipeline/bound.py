@@ -55,8 +55,9 @@ class Bound:
         for place in (*self.images, self.serving):
             if place.startswith("minio://"):
                 raise UsageError(
-                    f"Steps cannot read images from, or publish to, {place}, as only Kubeflow's launcher has the key to "
-                    "that store: give --images and push.destination places on gs://, or on a volume (runner.volumes)."
+                    f"Steps cannot read images from, or publish to, {place}, as only Kubeflow's launcher has the key "
+                    "to that store: give --images and push.destination places on gs://, or on a volume "
+                    "(runner.volumes)."
                 )
         for place in self.images:
             if span_field(place) is not None or is_manifest(place):
