@@ -37,11 +37,11 @@ def compile_to(
     output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(output, text)
     click.echo(f"Written: {output}")
-    for line in described(bound, image):
+    for line in described(target, bound, image):
         click.echo(line)
 
 
-def described(bound: Bound, image: str) -> list[str]:
+def described(target: str, bound: Bound, image: str) -> list[str]:
     """Where a compiled pipeline takes things from and puts them, a line each."""
     lines = [
         f"Images: {', '.join(bound.images)}",
@@ -50,15 +50,20 @@ def described(bound: Bound, image: str) -> list[str]:
         f"Every step runs in: {image}",
         f"Parameters of a run: {', '.join(bound.parameters())}",
     ]
-    mounted = [mount.path.rstrip("/") for mount in bound.config.runner.volumes]
+    # Vertex mounts every bucket that its account may read.
+    vertex = target == compiled.VERTEX
+    mounted = ["/gcs"] if vertex else [mount.path.rstrip("/") for mount in bound.config.runner.volumes]
     unreachable = [
         place
-        for place in (*bound.images, bound.root, bound.serving)
+        for place in (*bound.images, bound.serving)
         if not is_uri(place) and not any(place.startswith(f"{folder}/") for folder in mounted)
     ]
     if unreachable:
+        otherwise = "" if vertex else ", or name a volume that holds it in runner.volumes"
+        lines.append(f"Note: every step must find {unreachable[0]} in its container; give URIs{otherwise}.")
+    if not is_uri(bound.root):
         lines.append(
-            f"Note: every step must find {unreachable[0]} in its container; give URIs, or name a volume that holds it "
-            "in runner.volumes."
+            "Note: Kubeflow Pipelines keeps artifacts on gs://, s3:// and minio:// only; start runs with such a "
+            "pipeline root, or give one with --pipeline-root."
         )
     return lines

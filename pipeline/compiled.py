@@ -94,6 +94,10 @@ def specification(target: str, bound: Bound, image: str) -> dict[str, Any]:
     Raises:
       UsageError: it holds what a platform would not take as it is.
     """
+    if target == VERTEX and not bound.root.startswith("gs://"):
+        raise UsageError(
+            f"Vertex AI keeps artifacts on gs:// only; give --pipeline-root such a place. Received: {bound.root}."
+        )
     from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner as runner
 
     settings = runner.KubeflowV2DagRunnerConfig(
@@ -139,6 +143,7 @@ def complete(spec: dict[str, Any], target: str, bound: Bound, image: str) -> dic
         cached = config.runner.cache and step not in ("ImageExampleGen", *NEVER_CACHED)
         task["cachingOptions"] = {"enableCache": True} if cached else {}
         resources = resources_of(config, step)
+        _require_accelerator(target, step, resources.accelerator)
         retries = config.runner.retries if resources.retries is None else resources.retries
         task["retryPolicy"] = {
             "maxRetryCount": retries,
@@ -157,6 +162,17 @@ def resources_of(config: Config, step: str) -> ResourcesConfig:
     """What a step asks for."""
     asked = config.runner.resources
     return asked.get(step) or asked.get(DEFAULT_RESOURCES) or ResourcesConfig()
+
+
+def _require_accelerator(target: str, step: str, accelerator: str | None) -> None:
+    """Refuses a name of the other platform, with which a step would never start; `UsageError`."""
+    if accelerator is not None and ("/" in accelerator) != (target == KUBEFLOW):
+        takes = (
+            "Kubernetes takes a resource's name such as nvidia.com/gpu (node_labels choose the card)"
+            if target == KUBEFLOW
+            else "Vertex AI takes a type such as NVIDIA_TESLA_T4"
+        )
+        raise UsageError(f"runner.resources: {step} asks for the accelerator {accelerator}, but {takes}.")
 
 
 def _resources(asked: ResourcesConfig) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from components.errors import UsageError
 from components.steps import STEPS
 from pipeline import compiled
 from pipeline.bound import Bound, parameter_name
+from pipeline.compile import described
 from pipeline.config import changed, load
 
 IMAGE = "europe-docker.pkg.dev/project/graft:0.1.0"
@@ -50,6 +51,8 @@ PARAMETERS = {
     "push_formats": ("STRING", '["keras"]'),
     "training_fine_tune_unfreeze": ("STRING", "0.35"),
 }
+# What Vertex calls an accelerator.
+T4 = "runner.resources.Trainer.accelerator=NVIDIA_TESLA_T4"
 # What Kubernetes or Argo would expand in commands, arguments and constants.
 EXPANDED = re.compile(r"\{\{|\$\(|\$\$")
 PLACEHOLDERS = ("{{$}}", "{{$.pipeline_job_uuid}}")
@@ -84,9 +87,9 @@ def platform(text) -> dict:
 
 
 @pytest.fixture(scope="module")
-def job(bound) -> dict:
+def job() -> dict:
     """For Vertex."""
-    return json.loads(compiled.dump("vertex", bound, IMAGE))
+    return json.loads(compiled.dump("vertex", bound_to(overrides=(T4,)), IMAGE))
 
 
 def task(spec: dict, step: str) -> dict:
@@ -167,6 +170,17 @@ def test_retries_and_cache(spec, job, step):
 def test_environment(spec, step):
     pairs = [{"name": "A", "value": "b"}, {"name": "HTTPS_PROXY", "value": "http://proxy:3128"}]
     assert container(spec, step)["env"] == pairs
+
+
+@pytest.mark.parametrize(("target", "accelerator"), [("kubeflow", "NVIDIA_TESLA_T4"), ("vertex", "nvidia.com/gpu")])
+def test_accelerator_of_the_other_platform_is_refused(target, accelerator):
+    bound = bound_to("{}", overrides=(f"runner.resources={{Transform: {{accelerator: {accelerator}}}}}",))
+    with pytest.raises(UsageError, match=f"Transform asks for the accelerator {accelerator}, but "):
+        compiled.specification(target, bound, IMAGE)
+
+
+def test_vertex_is_told_its_own_name_of_the_accelerator(job):
+    assert container(job["pipelineSpec"], "Trainer")["resources"]["accelerator"]["type"] == "NVIDIA_TESLA_T4"
 
 
 def test_cache_can_be_off_everywhere():
@@ -280,9 +294,10 @@ def test_client_of_vertex_takes_it(job, tmp_path):
     assert set(values or PARAMETERS) == set(PARAMETERS)
 
 
-@pytest.mark.parametrize("target", compiled.TARGETS)
-def test_the_same_is_compiled_to_the_same_bytes(target, bound):
-    assert compiled.dump(target, bound, IMAGE) == compiled.dump(target, bound_to(), IMAGE)
+@pytest.mark.parametrize(("target", "overrides"), [("kubeflow", ()), ("vertex", (T4,))])
+def test_the_same_is_compiled_to_the_same_bytes(target, overrides):
+    first, second = (compiled.dump(target, bound_to(overrides=overrides), IMAGE) for _ in range(2))
+    assert first == second
 
 
 # ---- what is expanded on the way ------------------------------------------------------------------------------------
@@ -344,7 +359,7 @@ DATAFLOW = (
 
 @pytest.mark.parametrize("step", STEPS)
 def test_dataflow_does_the_work_of_three_steps_in_the_same_image(step):
-    spec = compiled.specification("vertex", bound_to(overrides=DATAFLOW), IMAGE)
+    spec = compiled.specification("vertex", bound_to(overrides=(*DATAFLOW, T4)), IMAGE)
     options = container(spec, step)["args"][10:]
     if step not in ("ImageExampleGen", "StatisticsGen", "Transform"):
         assert options == ["--runner=FnApiRunner"]
@@ -443,6 +458,39 @@ def test_what_no_cluster_takes_is_refused_in_a_sentence(images, root, overrides,
     with pytest.raises(UsageError, match=re.escape(words)) as refused:
         bound_to("{}", images, overrides=overrides, pipeline_root=root)
     assert "\n" not in str(refused.value)
+
+
+def test_vertex_keeps_artifacts_on_gs_only():
+    with pytest.raises(UsageError, match=r"on gs:// only; give --pipeline-root such a place\. Received: /data/graft"):
+        compiled.specification("vertex", bound_to("{}", "/data/images"), IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("target", "images", "overrides", "notes"),
+    [
+        ("vertex", "gs://bucket/images", (), []),
+        ("vertex", "/gcs/bucket/images", (), []),
+        ("vertex", "/data/images", (), ["find /data/images in its container; give URIs."]),
+        ("kubeflow", "/data/images", ("runner.volumes=[{name: a, path: /data/}]",), []),
+        ("kubeflow", "/data/images", (), ["or name a volume that holds it in runner.volumes."]),
+    ],
+)
+def test_places_that_no_step_would_find_are_told(target, images, overrides, notes):
+    bound = bound_to("{}", images, overrides=overrides, pipeline_root="gs://bucket/root")
+    found = [line for line in described(target, bound, IMAGE) if line.startswith("Note: ")]
+    assert [line.endswith(note) for line, note in zip(found, notes, strict=True)] == [True] * len(notes)
+
+
+def test_artifacts_of_kubeflow_lie_on_no_volume():
+    (*_, last) = described("kubeflow", bound_to("{}", "/data/images"), IMAGE)
+    assert last.startswith("Note: Kubeflow Pipelines keeps artifacts on gs://, s3:// and minio:// only")
+
+
+def test_image_is_the_one_that_was_given_or_configured_or_built():
+    config = changed({}, ["runner.image=configured:1"])
+    assert compiled.image_of(config, "given:1") == "given:1"
+    assert compiled.image_of(config) == "configured:1"
+    assert re.fullmatch(r"graft:[0-9.]+", compiled.image_of(load(None, [])))
 
 
 # ---- values that a run is given -------------------------------------------------------------------------------------
