@@ -35,7 +35,8 @@ CONFIGURATION = {
     "model": {"backbone": "graft_tiny", "weights": "bundled"},
     "training": {"frozen": {"epochs": 20}, "fine_tune": {"epochs": 7}},
     "runner": {
-        "env": {"GRAFT_TOLD": "of an environment"},
+        # Without it TensorFlow tells of the processor.
+        "env": {"TF_CPP_MIN_LOG_LEVEL": "3"},
         "parameters": ["data.spans", "training.fine_tune.epochs", "evaluation.min_accuracy", "evaluation.min_examples"],
     },
 }
@@ -311,7 +312,8 @@ def test_everything_comes_from_the_installed_package(image):
 
 def test_every_step_runs_and_the_model_that_is_published_answers(story, image, images):
     assert list(story.volume.logs) == story.volume.launcher.order and len(story.volume.logs) == 12
-    assert all("Traceback" not in log and len(log) < 10_000 for log in story.volume.logs.values())
+    for log in story.volume.logs.values():
+        assert "Traceback" not in log and "oneDNN" not in log and len(log) < 50_000
     assert story.volume.logs["ImageExampleGen"].splitlines()[-1].endswith("120 images in 3 classes")
     (version,) = (image.folder / "volume" / "serving").glob("[0-9]*")
     picture = next((images / "circle").glob("*.jpg"))
