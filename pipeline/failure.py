@@ -60,6 +60,8 @@ class Scene:
       catalog: folder of what `components.data_report` wrote; None where ingestion did not come to its end.
       processes: whether Beam had a worker process for each core.
       destination: where models are published: a path or a URI.
+      again: how to run it once more.
+      more_room: how to have a larger disk.
     """
 
     step: str
@@ -69,6 +71,8 @@ class Scene:
     catalog: Path | None = None
     processes: bool = False
     destination: str = ""
+    again: str = AGAIN
+    more_room: str = "give --output a folder on another disk"
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,8 @@ def explain(error: BaseException, scene: Scene) -> Failure:
     link = causes.root(found)
     return Failure(
         f"{link.kind}: {link.said}".rstrip(": "),
-        f"{AGAIN.capitalize()}, in case it passes. If it fails in the same way, report it with {scene.log} (it holds "
-        "names of your files and classes).",
+        f"{scene.again.capitalize()}, in case it passes. If it fails in the same way, report it with {scene.log} (it "
+        "holds names of your files and classes).",
     )
 
 
@@ -112,7 +116,7 @@ def _interrupted(found: list[Link], scene: Scene) -> Failure | None:
     # Cleaning up after it may fail, too; and a worker process is interrupted together with this one.
     if not any(link.kind == "KeyboardInterrupt" for link in found):
         return None
-    return Failure("interrupted.", f"{AGAIN.capitalize()}: finished steps come from the cache.")
+    return Failure("interrupted.", f"{scene.again.capitalize()}: finished steps come from the cache.")
 
 
 def _image(found: list[Link], scene: Scene) -> Failure | None:
@@ -127,17 +131,18 @@ def _image(found: list[Link], scene: Scene) -> Failure | None:
     if failed.damaged:
         return Failure(
             sentence,
-            f"The copy that the run made of it is damaged: remove {failed.artifact} and {AGAIN}; the step that made it "
-            "runs anew.",
+            f"The copy that the run made of it is damaged: remove {failed.artifact} and {scene.again}; the step that "
+            "made it runs anew.",
         )
     if causes.out_of_memory(found):
         return Failure(
-            sentence, f"Move it out of the image folder, or lower data.max_pixels so that it is kept out, and {AGAIN}."
+            sentence,
+            f"Move it out of the image folder, or lower data.max_pixels so that it is kept out, and {scene.again}.",
         )
     return Failure(
         sentence,
-        f"Move it out of the image folder (or its line out of the manifest) and {AGAIN}. No image should do this: "
-        f"please report it with {scene.log} and, if you may share it, the image.",
+        f"Move it out of the image folder (or its line out of the manifest) and {scene.again}. No image should do "
+        f"this: please report it with {scene.log} and, if you may share it, the image.",
     )
 
 
@@ -151,7 +156,9 @@ def _output_gone(found: list[Link], scene: Scene) -> Failure | None:
     if scene.log.parent.is_dir():
         return None
     gone = scene.output if not scene.output.is_dir() else scene.log.parent
-    return Failure(f"{gone} was removed while the run went on.", f"{AGAIN.capitalize()}, and leave it until it ends.")
+    return Failure(
+        f"{gone} was removed while the run went on.", f"{scene.again.capitalize()}, and leave it until it ends."
+    )
 
 
 def _disk_full(found: list[Link], scene: Scene) -> Failure | None:
@@ -173,10 +180,9 @@ def _disk_full(found: list[Link], scene: Scene) -> Failure | None:
     if _mount_of(str(scene.output)) == mount:
         return Failure(
             sentence,
-            f"Free some space on it and {AGAIN} (finished steps come from the cache), or give --output a folder on "
-            "another disk.",
+            f"Free some space on it and {scene.again} (finished steps come from the cache), or {scene.more_room}.",
         )
-    return Failure(sentence, f"Free some space on it, or set TMPDIR to a folder on another disk, and {AGAIN}.")
+    return Failure(sentence, f"Free some space on it, or set TMPDIR to a folder on another disk, and {scene.again}.")
 
 
 def _memory(found: list[Link], scene: Scene) -> Failure | None:
@@ -187,18 +193,18 @@ def _memory(found: list[Link], scene: Scene) -> Failure | None:
         return Failure(
             f"The GPU's memory did not suffice ({link.said}).",
             "Lower training.batch_size or transform.image_size, or set training.precision: mixed_float16, and "
-            f"{AGAIN}; nvidia-smi shows whether another program holds the memory.",
+            f"{scene.again}; nvidia-smi shows whether another program holds the memory.",
         )
     sentence = f"This machine's memory did not suffice ({link.said or link.kind})."
     if scene.step in ("Train", "Convert") or scene.step.startswith(TRIAL):
-        return Failure(sentence, f"Lower training.batch_size or transform.image_size, and {AGAIN}.")
-    return Failure(sentence, f"{_less_memory(scene)}, and {AGAIN}.")
+        return Failure(sentence, f"Lower training.batch_size or transform.image_size, and {scene.again}.")
+    return Failure(sentence, f"{_less_memory(scene)}, and {scene.again}.")
 
 
 def _worker_ended(found: list[Link], scene: Scene) -> Failure | None:
     return causes.worker_ended(found) and Failure(
         f"{causes.WORKER_ENDED}; the system ends one when memory runs out.",
-        f"{_less_memory(scene)}, and {AGAIN}. What the system ended, it says in dmesg or journalctl -k.",
+        f"{_less_memory(scene)}, and {scene.again}. What the system ended, it says in dmesg or journalctl -k.",
     )
 
 
@@ -215,7 +221,7 @@ def _too_many_files(found: list[Link], scene: Scene) -> Failure | None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return Failure(
         f"too many files were open at once: this process may open {soft}.",
-        f"Raise the limit in this terminal with ulimit -n {hard if 0 < hard <= 65536 else 65536}, and {AGAIN}.",
+        f"Raise the limit in this terminal with ulimit -n {hard if 0 < hard <= 65536 else 65536}, and {scene.again}.",
     )
 
 
@@ -229,8 +235,8 @@ def _database(found: list[Link], scene: Scene) -> Failure | None:
     journals = [str(file) for file in sorted(scene.output.glob(f"{database.name}-*"))]
     return Failure(
         f"{database} is damaged ({text}).",
-        f"Remove {', '.join([str(database), *journals])} and {artifacts}, and {AGAIN}: every step runs anew. What is "
-        "in service, the remembered splits and runs/ stay; what made earlier versions is forgotten.",
+        f"Remove {', '.join([str(database), *journals])} and {artifacts}, and {AGAIN}: every step runs anew. What "
+        "is in service, the remembered splits and runs/ stay; what made earlier versions is forgotten.",
     )
 
 
@@ -262,7 +268,7 @@ def _permission(found: list[Link], scene: Scene) -> Failure | None:
     return Failure(
         f"{printable(path)} may not be read or written by {_user()} (permission denied).",
         f"Let that user have {printable(str(_existing(path)))} (ls -ld shows whose it is, chown and chmod change that) "
-        f"and {AGAIN}.",
+        f"and {scene.again}.",
     )
 
 
@@ -278,7 +284,7 @@ def _network(found: list[Link], scene: Scene) -> Failure | None:
     place = path if _is_store(path) else scene.destination
     named = "" if place in link.said else f"{printable(place)}: "
     how = how_to_look(place)
-    return Failure(f"{named}{link.said}", f"{how[0].upper()}{how[1:]}. Then {AGAIN}.")
+    return Failure(f"{named}{link.said}", f"{how[0].upper()}{how[1:]}. Then {scene.again}.")
 
 
 RULES = (

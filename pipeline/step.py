@@ -82,11 +82,14 @@ def _tell(error: BaseException, step: str, scratch: Path) -> int:
     traceback.print_exception(error)
     for row in data_report.quarantined_lines(getattr(error, "quarantined", []))[:MOST_LINES]:
         print(json.dumps(row), file=sys.stderr)
-    failure = explain(error, Scene(STEPS[step], scratch, Path("the log of this step")))
+    words = {"again": "start the run again", "more_room": "give the step a larger disk"}
+    failure = explain(error, Scene(STEPS[step], scratch, Path("the log of this step"), **words))
     told = f"graft: {STEPS[step]}: {failure.sentence}" + (f"\nTry: {failure.advice}" if failure.advice else "")
     print(told, file=sys.stderr, flush=True)
     with contextlib.suppress(OSError):
-        TERMINATION_LOG.write_text(told[:4000])
+        # Only where Kubernetes has put one.
+        if TERMINATION_LOG.is_file():
+            TERMINATION_LOG.write_text(told[:4000])
     return getattr(error, "exit_code", 1)
 
 

@@ -55,7 +55,9 @@ def test_whatever_goes_wrong_the_log_ends_with_a_sentence_and_what_to_try(tmp_pa
     assert ended.returncode == 1
     sentence, advice = ended.stderr.splitlines()[-2:]
     assert sentence.startswith("graft: Judge the data: AttributeError: ")
-    assert advice.startswith("Try: ")
+    assert advice.startswith(
+        "Try: Start the run again, in case it passes. If it fails in the same way, report it with the log"
+    )
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
