@@ -173,8 +173,9 @@ def complete(spec: dict[str, Any], target: str, bound: Bound, image: str) -> dic
 def resources_of(config: Config, step: str) -> ResourcesConfig:
     """What a step asks for: what is said of it, and for the rest what is said of all."""
     asked = config.runner.resources
-    general = asked.get(DEFAULT_RESOURCES, ResourcesConfig()).model_dump(exclude_unset=True)
-    return ResourcesConfig(**general | asked.get(step, ResourcesConfig()).model_dump(exclude_unset=True))
+    # Not `exclude_unset`: a configuration that was written out whole, as `Bound` carries it, has everything set.
+    general, own = (asked.get(name, ResourcesConfig()) for name in (DEFAULT_RESOURCES, step))
+    return ResourcesConfig(**general.model_dump(exclude_defaults=True) | own.model_dump(exclude_defaults=True))
 
 
 def _resources(asked: ResourcesConfig) -> dict[str, Any]:
