@@ -14,6 +14,7 @@ from components.errors import UsageError
 from components.gate import COMPARABLE
 from components.slices import SLICERS
 from components.splits import SplitRules
+from pipeline import metadata_store
 from trainer.backbones import BACKBONES, BUNDLED, IDENTITY, block_count
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -231,6 +232,14 @@ class PushConfig(Section):
 
 class RunnerConfig(Section):
     beam: Literal["local", "processes"] = "local"  # in this process, or in one worker process a core
+    # a MySQL or MariaDB database for ML Metadata, such as mysql://user@host:3306/database, its password in the
+    # environment variable GRAFT_METADATA_PASSWORD; null: metadata.db in the output folder
+    metadata: str | None = None
+
+    @field_validator("metadata")
+    @classmethod
+    def _is_a_server(cls, metadata: str | None) -> str | None:
+        return None if metadata is None else metadata_store.parse(metadata).url
 
 
 class Config(Section):
