@@ -12,6 +12,7 @@ from typing import Any
 from components.errors import UsageError
 from components.files import read_json
 from components.run_summary import PUSHED_DESTINATION, PUSHED_VERSION, text
+from components.steps import run_id_of
 from pipeline import metadata_store
 from pipeline.output import Output
 
@@ -149,7 +150,7 @@ class History:
     def run_ids(self) -> list[str]:
         """Of every run that it knows, oldest first."""
         names = [context.name for context in self._own_contexts(RUN)]
-        return sorted(name.removesuffix(self._suffix) for name in names)
+        return sorted(map(run_id_of, names))
 
     def _own_contexts(self, kind: str) -> list[Any]:
         return [each for each in self._store.get_contexts_by_type(kind) if each.name.endswith(self._suffix)]
@@ -214,7 +215,7 @@ class History:
             yield Execution(
                 # A node's context is named after pipeline and node, and the name of a node has no dot.
                 component=names.get(NODE, execution.type).rpartition(".")[2],
-                run_id=names.get(RUN, "unknown").removesuffix(self._suffix),
+                run_id=run_id_of(names.get(RUN, "unknown")),
                 began=execution.create_time_since_epoch / 1000,
                 seconds=(execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000,
                 done=execution.last_known_state in (_COMPLETE, _CACHED),

@@ -377,7 +377,7 @@ class _Run:
             schema_folder=str(self.output.schema),
             cache=str(self.output.cache),
             notes=str(self.folder),
-            name=f"{self.config.name}{store.suffix}",
+            name=store.pipeline_name(self.config.name),
             enable_cache=True,
             beam_pipeline_args=BEAM_ARGUMENTS[self.config.runner.beam],
         )

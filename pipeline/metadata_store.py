@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from components.errors import UsageError
 from components.files import write_whole
+from components.steps import OF_FOLDER
 from pipeline.noise import noise_to
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ FORM = "mysql://user@host:3306/database"
 PORT = 3306
 # Type and name of what a pipeline is in ML Metadata.
 PIPELINE = "pipeline"
+# What TFX allows.
+LONGEST_NAME = 63
 # ML Metadata's client waits for ever for a server that does not answer.
 SECONDS_TO_REACH = 10
 # Two that make the tables of an empty database at once get in each other's way; the second finds them.
@@ -107,7 +110,11 @@ class Store:
 
         A pipeline's name is in the key of the cache, so that results are reused within a folder only.
         """
-        return f".{self.folder}" if self.folder else ""
+        return f"{OF_FOLDER}{self.folder}" if self.folder else ""
+
+    def pipeline_name(self, name: str) -> str:
+        """Of the pipeline of that name, for ML Metadata."""
+        return f"{name[: LONGEST_NAME - len(self.suffix)]}{self.suffix}" if self.suffix else name
 
     def connection(self) -> Any:
         """ML Metadata's `ConnectionConfig`, the password in it: not to be printed or kept."""

@@ -68,6 +68,8 @@ PYTHON = re.compile(r"(import|from|def) |\w+ = ")
 OPTIONS = re.compile(r"--\w")
 UNIT = re.compile(r"\[Unit\]")
 PROXY = re.compile(r"server \{")
+# Executed by tests/pipeline/test_metadata_store.py, on a server.
+SQL = re.compile(r"CREATE DATABASE ")
 FOLDERS = re.compile(r"\w+/( |$)")
 MORE_SETTINGS = re.compile("… --set ")
 # Lines that begin like a command, and are what the program says.
@@ -108,7 +110,7 @@ def follow(block: Text, scratch: Scratch) -> None:
         for setting in re.findall(r"--set (\S+)", first):
             _graft(lines[0], ["check", "--images", "images", "--set", setting], scratch)
     else:
-        if not (FOLDERS.match(first) or PROXY.match(first)):
+        if not (FOLDERS.match(first) or PROXY.match(first) or SQL.match(first)):
             _quoted(lines, block)
 
 
