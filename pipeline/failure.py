@@ -244,9 +244,7 @@ def _server(found: list[Link], scene: Scene) -> Failure | None:
         return None
     said = metadata_store.cause(link.text)
     store = metadata_store.of(Output(scene.output))
-    return Failure(
-        f"The server of runner.metadata, {store.place}, failed ({said}).", f"See that it runs, and {AGAIN}."
-    )
+    return Failure(f"The server of runner.metadata, {store.place}, failed ({said}).", f"See that it runs, and {AGAIN}.")
 
 
 def _records(found: list[Link], scene: Scene) -> Failure | None:

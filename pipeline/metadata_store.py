@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
-from components.errors import UsageError
+from components.errors import UsageError, printable
 from components.files import write_whole
 from components.steps import OF_FOLDER
 from pipeline.noise import noise_to
@@ -28,7 +28,7 @@ PORT = 3306
 PIPELINE = "pipeline"
 # What TFX allows.
 LONGEST_NAME = 63
-# ML Metadata's client waits for ever for a server that does not answer.
+# ML Metadata's client waits for ever for a server that does not greet.
 SECONDS_TO_REACH = 10
 # Two that make the tables of an empty database at once get in each other's way; the second finds them.
 ATTEMPTS, BETWEEN_ATTEMPTS = 20, 0.2
@@ -215,14 +215,7 @@ def connect(store: Store) -> Any:
     import ml_metadata
 
     server = store.server
-    # What the client says of a failed connection has neither number nor reason in it; this has one.
-    try:
-        socket.create_connection((server.host, server.port), SECONDS_TO_REACH).close()
-    except OSError as error:
-        raise UsageError(
-            f"The server of runner.metadata, {server.url}, cannot be reached ({error.strerror or error}); see that it "
-            "runs and listens there."
-        ) from None
+    _see_that_it_greets(server)
     for attempt in range(ATTEMPTS):
         try:
             with noise_to(Path(os.devnull)):
@@ -231,6 +224,27 @@ def connect(store: Store) -> Any:
             if attempt + 1 == ATTEMPTS or not any(words in str(error) for words in AT_ONCE):
                 raise UsageError(_refusal(str(error), server)) from None
             time.sleep(BETWEEN_ATTEMPTS)
+
+
+def _see_that_it_greets(server: Server) -> None:
+    """What ML Metadata's client says of a failed connection has neither number nor reason in it; this has."""
+    try:
+        with socket.create_connection((server.host, server.port), SECONDS_TO_REACH) as tried:
+            # Three bytes of length, one of order, and then the version of the protocol, or an error.
+            greeting = tried.recv(1024)[4:]
+    except OSError as error:
+        raise UsageError(
+            f"The server of runner.metadata, {server.url}, cannot be reached ({error.strerror or error}); see that it "
+            "runs and listens there."
+        ) from None
+    if greeting[:1] == b"\xff":
+        said = printable(greeting[3:].decode(errors="replace"))
+        raise UsageError(f"The server of runner.metadata, {server.url}, turns this machine away ({said}).")
+    if greeting[:1] != b"\x0a":
+        raise UsageError(
+            f"What answers at the address of runner.metadata, {server.url}, is no MySQL or MariaDB server; see which "
+            "port it listens on."
+        )
 
 
 def _refusal(text: str, server: Server) -> str:

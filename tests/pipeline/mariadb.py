@@ -49,7 +49,9 @@ class MariaDB:
 
 
 def _found(program: str) -> str:
-    return shutil.which(program, path=PATH) or pytest.skip(f"needs {program} of the package mariadb-server")
+    return shutil.which(program, path=PATH) or pytest.skip(
+        f"needs {program}, of Debian's mariadb-server-core or mariadb-client-core"
+    )
 
 
 def free_port() -> int:

@@ -5,8 +5,10 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,7 @@ FIRST, SECOND = "20260101-000000", "20260102-000000"
 PASSWORDS = {"ann": "Ann's sec:ret@/%41", "ben": "ben-pw-7351", "eve": "eve-pw-9024"}
 SMALL = (*TINY, "--set", "training.frozen.epochs=5", "--set", "training.fine_tune.epochs=0")
 LENIENT = ("--set", "evaluation.default_rules=false", "--set", "evaluation.min_accuracy=0.1")
-FEW = ("--set", "evaluation.min_examples=5", "--set", "evaluation.min_class_examples=1")
+FEW = ("--set", "evaluation.min_examples=1", "--set", "evaluation.min_class_examples=1")
 
 
 # ---- what may be configured -----------------------------------------------------------------------------------------
@@ -135,6 +137,33 @@ def test_server_that_is_not_there_is_told(said_by_check):
     port = free_port()
     said = said_by_check(f"mysql://ann@127.0.0.1:{port}/graft")
     assert f"mysql://ann@127.0.0.1:{port}/graft, cannot be reached (Connection refused); see that it runs" in said
+
+
+@pytest.mark.parametrize(
+    ("greeting", "said"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n", "is no MySQL or MariaDB server; see which port it listens on."),
+        (b"", "is no MySQL or MariaDB server"),
+        (
+            b"\x1d\0\0\0\xff\x6a\x04Host 'pc' is not allowed\x1b[2J",
+            r"turns this machine away (Host 'pc' is not allowed\x1b[2J).",
+        ),
+        (None, "cannot be reached (timed out)"),
+    ],
+)
+def test_what_greets_otherwise_than_a_server_that_lets_this_machine_in_is_told(
+    said_by_check, monkeypatch, greeting, said
+):
+    monkeypatch.setattr(metadata_store, "SECONDS_TO_REACH", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def greet():
+            with listening.accept()[0] as connection:
+                connection.sendall(greeting)
+
+        if greeting is not None:
+            threading.Thread(target=greet, daemon=True).start()
+        assert said in said_by_check(f"mysql://ann@127.0.0.1:{listening.getsockname()[1]}/graft")
 
 
 @pytest.mark.parametrize(
