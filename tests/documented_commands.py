@@ -75,12 +75,13 @@ MORE_SETTINGS = re.compile("… --set ")
 # Lines that begin like a command, and are what the program says.
 SPOKEN = re.compile(r"graft( setup)?: ")
 # In what the program is quoted with: names of classes and folders, what other programs say, and numbers.
-NAMES = {"circle", "square", "triangle", "hexagon", "cats", "train", "out", "setup", "nan"}
+NAMES = {"ann", "circle", "square", "triangle", "hexagon", "cats", "train", "out", "setup", "nan"}
 OTHERS_SAY = (
     "Unknown image file format. One of JPEG, JPEG XL, PNG, GIF, BMP, WebP required",
     "Not a valid TFRecord. Mismatch of data mask",
     "No files found based on the file pattern",
     "Address already in use",
+    "Host 'pc7' is not allowed to connect to this MariaDB server",
 )
 # Not Graft's: it is fetched, installed or run elsewhere.
 IMAGES_OF_OTHERS = ("tensorflow/serving",)
