@@ -13,11 +13,9 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import io_utils
 
-from components import concerns, features, progress
+from components import comparison, concerns, features, progress, storage
 from components.data_findings import Findings
 from components.errors import DataRefused
-from components.publishing import original
-from components.serving_places import open_serving
 
 CATEGORIES = (features.CLASS_NAME, features.FORMAT)
 NUMBERS = (features.HEIGHT, features.WIDTH, features.CHANNELS, features.BRIGHTNESS)
@@ -40,17 +38,11 @@ class Executor(base_executor.BaseExecutor):
         import tensorflow_data_validation as tfdv
 
         statistics = tfdv.load_stats_binary(
-            str(Path(artifact_utils.get_split_uri(input_dict["statistics"], "train"), "FeatureStats.pb"))
+            str(Path(artifact_utils.get_split_uri(input_dict["statistics"], "train"), features.STATISTICS_FILE))
         )
         schema_uri = artifact_utils.get_single_uri(input_dict["schema"])
         schema = io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(schema_uri))
-        published = statistics_file(exec_properties["serving"], Path(exec_properties["published_statistics"]))
-        if published and not published.is_file():
-            progress.warn(
-                f"Nothing is known of the images of version {published.stem}, which is in service, so that drift from "
-                "them was not looked for."
-            )
-        previous = tfdv.load_stats_binary(str(published)) if published and published.is_file() else None
+        previous = _published(exec_properties["serving"], exec_properties["published_statistics"])
         found = find_anomalies(statistics, schema, previous, exec_properties["drift_threshold"])
         found.write(Path(artifact_utils.get_single_uri(output_dict["result"])))
         if found.anomalies and exec_properties["on_anomaly"] == "stop":
@@ -65,19 +57,21 @@ class Executor(base_executor.BaseExecutor):
         progress.warn_of(concerns.of_anomalies(found.anomalies))
 
 
-def statistics_file(serving: str, folder: Path) -> Path | None:
-    """Statistics of what the model in service was trained on: after a rollback those of the model that came back.
+def _published(serving: str, folder: str):
+    """TFDV statistics of what the model in service was trained on; None where there is none, or nothing is known."""
+    from tensorflow_metadata.proto.v0 import statistics_pb2
 
-    Args:
-      serving: base path or URI of published versions.
-      folder: holds a file for each version that a run published.
-
-    Returns:
-      The file, which need not exist; None where nothing is in service.
-    """
-    place = open_serving(serving)
-    in_service = place.in_service()
-    return None if in_service is None else folder / f"{original(place, in_service)}.pb"
+    place = comparison.statistics_of(serving, folder)
+    if place is None:
+        return None
+    if storage.exists(place):
+        return statistics_pb2.DatasetFeatureStatisticsList.FromString(storage.read_bytes(place))
+    version = Path(place).stem
+    progress.warn(
+        f"Nothing is known of the images of version {version}, which is in service, so that drift from them was not "
+        "looked for."
+    )
+    return None
 
 
 def find_anomalies(statistics, schema, previous, drift_threshold: float) -> Findings:
@@ -149,7 +143,8 @@ class DataGate(base_component.BaseComponent):
       on_anomaly: `stop` (the run ends with exit code 3 before Transform) or `warn`.
       drift_threshold: see `find_anomalies`.
       serving: base path or URI of published versions.
-      published_statistics: folder with the statistics of each version's images (see `statistics_file`).
+      published_statistics: path or URI of the folder with the statistics of each version's images (see
+        `components.comparison`).
     """
 
     SPEC_CLASS = DataGateSpec

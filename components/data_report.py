@@ -21,8 +21,8 @@ QUARANTINE_FILE = "quarantine.jsonl"
 IMAGES_FILE = "images.jsonl"
 
 
-def summarise(catalog: Catalog, skipped: list[tuple[str, str]]) -> dict[str, Any]:
-    """The counts (`docs/summary.md` names them, under `data`)."""
+def summarise(catalog: Catalog, skipped: list[tuple[str, str]], digest: str | None = None) -> dict[str, Any]:
+    """The counts (`docs/summary.md` names them, under `data`), and the digest of the images that were counted."""
     kept = catalog.kept
     classes: dict[str, dict[str, int]] = {}
     for record in kept:
@@ -41,6 +41,7 @@ def summarise(catalog: Catalog, skipped: list[tuple[str, str]]) -> dict[str, Any
         "leakage": {"copies": len(catalog.leaked_copies), "groups": len(catalog.leaks)},
         "formats": _counts(record["format"] for record in kept),
         "sizes": {name: _range(record[name] for record in kept) for name in ("width", "height", "bytes")},
+        "digest": digest,
     }
 
 
@@ -117,10 +118,10 @@ def image_lines(catalog: Catalog) -> list[dict[str, str]]:
     ]
 
 
-def write(folder: Path, catalog: Catalog, skipped: list[tuple[str, str]]) -> dict[str, Any]:
+def write(folder: Path, catalog: Catalog, skipped: list[tuple[str, str]], digest: str) -> dict[str, Any]:
     """Writes `catalog.json`, `quarantine.jsonl` (lines), `images.jsonl` (what was kept); returns the first."""
     folder.mkdir(parents=True, exist_ok=True)
-    counts = summarise(catalog, skipped)
+    counts = summarise(catalog, skipped, digest)
     (folder / CATALOG_FILE).write_text(json.dumps(counts, indent=1))
     write_json_lines(folder / QUARANTINE_FILE, lines(catalog, skipped))
     # The examples hold all of this, but among gigabytes: for whoever asks which images made a model.

@@ -23,6 +23,9 @@ CHANNEL_ORDER = "normalise/channel_order"
 SCALE = "normalise/scale"
 OFFSET = "normalise/offset"
 
+# What StatisticsGen leaves in the folder of a split.
+STATISTICS_FILE = "FeatureStats.pb"
+
 # What the Trainer leaves besides the model.
 TRAINING_FILE = "training.json"
 ANSWERS_FILE = "answers.json"

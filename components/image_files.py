@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from components import parallel, storage
 from components.errors import DataRefused, UsageError
@@ -246,10 +246,7 @@ def content_digest(
             if value is not None:
                 advance()
         values = [value if isinstance(value, str) else value.result() for value in values]
-    digest = hashlib.sha256(json.dumps(list(classes)).encode())
-    for file, value in zip(files, values, strict=True):
-        # In a folder the path implies class and split; in a manifest it does not.
-        digest.update(json.dumps([file.path, file.class_name, file.split, file.group, value]).encode())
+    digest = _digest(files, values, classes)
     if memory is not None:
         memory.parent.mkdir(parents=True, exist_ok=True)
         fresh = {
@@ -259,4 +256,23 @@ def content_digest(
         }
         write_whole(memory, json.dumps({"files": fresh}))
     unreadable = {file.path for file, value in zip(files, values, strict=True) if value.startswith("unreadable")}
-    return Digest(digest.hexdigest(), frozenset(unreadable), len(files), sum(file.size for file in files))
+    return Digest(digest, frozenset(unreadable), len(files), sum(file.size for file in files))
+
+
+def records_digest(records: Iterable[dict[str, Any]], listing: Listing) -> str:
+    """What `content_digest` would have said of local files, from what ingestion read of them, wherever they are.
+
+    Args:
+      records: with `path` and `sha256`, which is empty for a file that could not be read.
+      listing: the files that they are of.
+    """
+    read = {record["path"]: record["sha256"] or f"unreadable: {record['reason']}" for record in records}
+    return _digest(listing.files, [read[file.path] for file in listing.files], listing.classes)
+
+
+def _digest(files: Iterable[ImageFile], values: Iterable[str], classes: Iterable[str]) -> str:
+    digest = hashlib.sha256(json.dumps(list(classes)).encode())
+    for file, value in zip(files, values, strict=True):
+        # In a folder the path implies class and split; in a manifest it does not.
+        digest.update(json.dumps([file.path, file.class_name, file.split, file.group, value]).encode())
+    return digest.hexdigest()

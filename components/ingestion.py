@@ -21,8 +21,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 
 from components import broken_image, data_report, features, parallel, progress, storage
 from components.examples_schema import write_schema
-from components.files import read_json_lines
-from components.image_files import ImageFile
+from components.image_files import ImageFile, images_digest, records_digest
 from components.inspection import IO_ERROR, inspect_file, readable
 from components.remembered import read_remembered, write_remembered
 from components.sources import list_images
@@ -133,7 +132,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         outputs = {key: artifact_utils.get_single_instance(value) for key, value in output_dict.items()}
         settings = json.loads(exec_properties["settings"])
         rules = SplitRules(**settings["rules"])
-        splits_file = Path(exec_properties["splits_file"])
+        splits_file = exec_properties["splits_file"]
         remembered = read_remembered(splits_file, rules)
         listing = list_images(json.loads(exec_properties["images"]), settings["follow_symlinks"], rules.group)
         records = self._inspect(listing.files, settings, self._get_tmp_dir())
@@ -148,7 +147,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         outputs["examples"].set_int_custom_property(IMAGE_COUNT, len(catalog.kept))
         for split, count in Counter(record["split"] for record in catalog.kept).items():
             outputs["examples"].set_int_custom_property(f"{split}_{IMAGE_COUNT}", count)
-        counts = data_report.write(Path(outputs["catalog"].uri), catalog, listing.skipped)
+        digest = images_digest(exec_properties["digest"]) or records_digest(records, listing)
+        counts = data_report.write(Path(outputs["catalog"].uri), catalog, listing.skipped, digest)
         progress.warn_of(data_report.concerns_of(counts))
         write_remembered(splits_file, catalog.remembered, rules)
 
@@ -197,8 +197,9 @@ class Executor(base_beam_executor.BaseBeamExecutor):
 
 def _read_json_lines(folder: str, prefix: str) -> list[dict]:
     rows = []
-    for path in sorted(Path(folder).glob(f"{prefix}-*")):
-        rows += read_json_lines(path)
+    for place in storage.files_in(folder):
+        if place.rpartition("/")[2].startswith(f"{prefix}-"):
+            rows += [json.loads(line) for line in storage.read_bytes(place).decode().splitlines()]
     return rows
 
 

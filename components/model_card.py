@@ -52,7 +52,8 @@ def build(
       formats: the other formats that are published.
     """
     about, catalog, training, decision = dict(about), catalog or {}, training or {}, decision or {}
-    data = {"digest": about.pop("digest", None)} | {key: catalog.get(key) for key in ("images", "classes")}
+    digest = about.pop("digest", None) or catalog.get("digest")
+    data = {"digest": digest} | {key: catalog.get(key) for key in ("images", "classes")}
     known = {
         "classes": training.get("classes"),
         "data": data,

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from tfx.types import artifact_utils, standard_artifacts, standard_component_spe
 from tfx.types.component_spec import ChannelParameter
 from tfx.utils import json_utils, proto_utils
 
-from components import conversion, model_card, serving_check
+from components import comparison, conversion, model_card, progress, serving_check
 from components.data_report import CATALOG_FILE
-from components.features import DECISION_FILE, REFUSAL, TRAINING_FILE
+from components.examples_schema import SCHEMA_FILE
+from components.features import DECISION_FILE, REFUSAL, STATISTICS_FILE, TRAINING_FILE
 from components.files import read_json
 from components.formats import FormatFiles
 from components.ingestion import ImageCatalog
@@ -51,7 +53,9 @@ class Executor(executor.Executor):
         # Here the version comes into it, and nowhere else.
         extras = formats_of(input_dict) | {model_card.CARD_FILE: lambda version: model_card.dump(card, version)}
         version = publish(model, serving, custom["keep"], extras, expected=decision["in_service_version"])
-        self._MarkPushed(pushed, pushed_destination=str(version), pushed_version=str(version).rpartition("/")[2])
+        number = str(version).rpartition("/")[2]
+        self._MarkPushed(pushed, pushed_destination=str(version), pushed_version=number)
+        keep_for_comparison(input_dict, serving, int(number), custom)
 
     def _card(self, input_dict, decision: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
         return model_card.build(
@@ -67,6 +71,25 @@ class Executor(executor.Executor):
             serving_check=read(input_dict, standard_component_specs.INFRA_BLESSING_KEY, serving_check.RESULT_FILE),
             formats=(read(input_dict, "formats", conversion.RESULT_FILE) or {}).get("formats"),
         )
+
+
+def keep_for_comparison(input_dict, serving: str, version: int, custom: dict[str, Any]) -> None:
+    """Keeps what later runs compare their images with; the model is out by now, whatever becomes of that."""
+    try:
+        statistics = artifact_utils.get_split_uri(input_dict["statistics"], "train")
+        schema = artifact_utils.get_single_uri(input_dict["schema"])
+        comparison.keep(
+            serving,
+            version,
+            Path(statistics, STATISTICS_FILE).read_bytes(),
+            custom["published_statistics"],
+            Path(schema, SCHEMA_FILE).read_bytes(),
+            custom["kept_schema"],
+        )
+    except Exception as error:
+        traceback.print_exc()
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        progress.warn(f"What later runs compare their images with could not be kept ({lines[0]}).")
 
 
 def read(input_dict, key: str, name: str) -> dict[str, Any] | None:
@@ -86,6 +109,8 @@ class AtomicPusherSpec(standard_component_specs.PusherSpec):
         "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation),
         "model_run": ChannelParameter(type=standard_artifacts.ModelRun),
         "catalog": ChannelParameter(type=ImageCatalog),
+        "statistics": ChannelParameter(type=standard_artifacts.ExampleStatistics),
+        "schema": ChannelParameter(type=standard_artifacts.Schema),
         "formats": ChannelParameter(type=FormatFiles, optional=True),
     }
 
@@ -103,7 +128,11 @@ class AtomicPusher(base_component.BaseComponent):
         something else is in service by now.
       model_run: of the Trainer.
       catalog: of the ingestion.
+      statistics: of the metadata.
+      schema: of the metadata.
       serving: base path or URI.
+      published_statistics: folder that takes the statistics of each version's images, as for DataGate.
+      kept_schema: where the schema of the metadata is kept, as for MetadataSchemaGen.
       keep: how many models stay.
       about: what the card says that is known before anything runs (see `model_card.build`).
       infra_blessing: of the serving check; None where there is none.
@@ -120,7 +149,11 @@ class AtomicPusher(base_component.BaseComponent):
         evaluation,
         model_run,
         catalog,
+        statistics,
+        schema,
         serving: str,
+        published_statistics: str,
+        kept_schema: str,
         keep: int,
         about: dict[str, Any],
         infra_blessing=None,
@@ -133,11 +166,20 @@ class AtomicPusher(base_component.BaseComponent):
             evaluation=evaluation,
             model_run=model_run,
             catalog=catalog,
+            statistics=statistics,
+            schema=schema,
             formats=formats,
             push_destination=pusher_pb2.PushDestination(
                 filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=serving)
             ),
-            custom_config=json_utils.dumps({"keep": keep, "about": about}),
+            custom_config=json_utils.dumps(
+                {
+                    "keep": keep,
+                    "about": about,
+                    "published_statistics": published_statistics,
+                    "kept_schema": kept_schema,
+                }
+            ),
             pushed_model=types.Channel(type=standard_artifacts.PushedModel),
         )
         super().__init__(spec=spec)

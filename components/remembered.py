@@ -1,47 +1,50 @@
 """`schema/splits.jsonl`: the choices that runs made for small classes, and that later runs must not undo.
 
-Only the standard library, so that the command can read it without importing TFX.
+Only the standard library where it is a local file, so that the command can read it without importing TFX.
 """
 
 import json
-from pathlib import Path
 
+from components import storage
 from components.errors import UsageError
-from components.files import write_whole
 from components.splits import CLASS_KEY, GROUP_KEY, SplitRules
 
 SPLITS_FILE = "splits.jsonl"
 
 
-def read_remembered(path: Path, rules: SplitRules) -> dict[str, str]:
+def read_remembered(place: str, rules: SplitRules) -> dict[str, str]:
     """`Catalog.remembered` of earlier runs with the same `rules.shuffle`; empty where there is no file.
+
+    Args:
+      place: path or URI of the file.
+      rules: of the run.
 
     Raises:
       UsageError: a line is damaged.
     """
-    return {key: split for shuffle, key, split in _read(path) if shuffle == rules.shuffle}
+    return {key: split for shuffle, key, split in _read(place) if shuffle == rules.shuffle}
 
 
-def write_remembered(path: Path, remembered: dict[str, str], rules: SplitRules) -> None:
+def write_remembered(place: str, remembered: dict[str, str], rules: SplitRules) -> None:
     """Replaces what is remembered under `rules.shuffle` atomically; no file is made for nothing."""
-    if not remembered or remembered == read_remembered(path, rules):
+    if not remembered or remembered == read_remembered(place, rules):
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Whoever goes back to an earlier salt finds the splits of then.
-    rows = [row for row in _read(path) if row[0] != rules.shuffle]
+    rows = [row for row in _read(place) if row[0] != rules.shuffle]
     rows += [(rules.shuffle, key, split) for key, split in remembered.items()]
-    write_whole(path, "".join(_line(*row) for row in sorted(rows)))
+    storage.write(place, "".join(_line(*row) for row in sorted(rows)).encode())
 
 
-def _read(path: Path) -> list[tuple[str, str, str]]:
+def _read(place: str) -> list[tuple[str, str, str]]:
     """(shuffle, key, split) of every line."""
     rows = []
-    for number, line in enumerate(path.read_bytes().splitlines() if path.is_file() else [], start=1):
+    content = storage.read_bytes(place) if storage.exists(place) else b""
+    for number, line in enumerate(content.splitlines(), start=1):
         try:
             rows.append(_parsed(line))
         except (ValueError, RecursionError):
             raise UsageError(
-                f"{path}, line {number} is damaged: restore the file, or remove that line, after which images of a "
+                f"{place}, line {number} is damaged: restore the file, or remove that line, after which images of a "
                 "small class may change their split."
             ) from None
     return rows

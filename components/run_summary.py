@@ -128,7 +128,8 @@ def collect(
         "started": None if notes.began is None else timestamp(notes.began),
         "seconds": None if notes.began is None else round(time.time() - notes.began, 1),
         "images": about.images,
-        "data": data | {"digest": about.digest},
+        # On a cluster nobody looked at the images before ingestion did.
+        "data": data | {"digest": about.digest or data.get("digest")},
         "model": {
             "backbone": model.get("backbone"),
             "weights": model.get("weights"),

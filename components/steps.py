@@ -16,8 +16,7 @@ LOG_FILE = "log.txt"
 STEPS = {
     "ImageExampleGen": "Ingest images",
     "StatisticsGen": "Compute statistics",
-    "SchemaGen": "Infer the metadata schema",
-    "ImportSchemaGen": "Read the metadata schema",
+    "MetadataSchemaGen": "Read or infer the schema",
     "ExampleValidator": "Validate metadata",
     "DataGate": "Judge the data",
     "Transform": "Resize and normalise",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from components.errors import UsageError
+from components.files import write_whole
 
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 COPY_BYTES = 1 << 20  # at a time
@@ -77,7 +78,16 @@ def download(location: str, path: Path) -> None:
 
 
 def write(location: str, content: Path | bytes) -> None:
-    """Stores a file under a URI; what goes wrong is an `OSError` with a text in `strerror`."""
+    """Stores a file, whole or not at all; what goes wrong is an `OSError` with a text in `strerror`.
+
+    Args:
+      location: local path, whose folder is made where it is missing, or URI.
+      content: bytes, or the local file that holds them.
+    """
+    if not is_uri(location):
+        Path(location).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(Path(location), content if isinstance(content, bytes) else content.read_bytes())
+        return
     from apache_beam.io.filesystem import CompressionTypes
     from apache_beam.io.filesystems import FileSystems
 
@@ -89,12 +99,37 @@ def write(location: str, content: Path | bytes) -> None:
 
 
 def delete(locations: list[str]) -> None:
-    """Removes files at URIs in which no character stands for others; `OSError` where one stays."""
-    from apache_beam.io.filesystems import FileSystems
-
+    """Removes files, at paths or at URIs in which no character stands for others; `OSError` where one stays."""
     for location in locations:
+        if not is_uri(location):
+            os.unlink(location)
+            continue
+        from apache_beam.io.filesystems import FileSystems
+
         with _os_errors(location):
             FileSystems.delete([location])
+
+
+def exists(location: str) -> bool:
+    """Whether there is a file at a path or URI.
+
+    Raises:
+      UsageError: no file system knows the URI, or its folder cannot be listed.
+    """
+    return location in stat([location])
+
+
+def files_in(folder: str, ending: str = "") -> list[str]:
+    """The files right in a folder, a path or URI, whose names end so, sorted; none where there is no such folder.
+
+    Raises:
+      UsageError: as for `exists`.
+    """
+    if is_uri(folder):
+        found = [entry.path for entry in find(f"{folder}/", "*")]
+    else:
+        found = [str(path) for path in Path(folder).glob("*") if path.is_file()]
+    return sorted(path for path in found if path.endswith(ending))
 
 
 def stat(locations: list[str]) -> dict[str, Entry]:

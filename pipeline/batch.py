@@ -12,8 +12,9 @@ from apache_beam.utils import shared
 from components import parallel
 from pipeline.answer_files import AnswerFile
 from pipeline.chunks import Chunks
+from pipeline.config import Config
 from pipeline.predict import Limits, Loaded, classifier, share_cores
-from pipeline.runners import BEAM_ARGUMENTS, notice_dead_workers
+from pipeline.runners import local_arguments, notice_dead_workers
 
 
 class AnswerChunk(beam.DoFn):
@@ -34,7 +35,7 @@ class AnswerChunk(beam.DoFn):
 
 
 def answer_all(
-    chunks: Chunks, folder: Path, form: type[AnswerFile], loaded: Loaded, limits: Limits, runner: str
+    chunks: Chunks, folder: Path, form: type[AnswerFile], loaded: Loaded, limits: Limits, config: Config
 ) -> None:
     """Makes every part.
 
@@ -44,14 +45,14 @@ def answer_all(
       form: the format of the parts.
       loaded: the model that was copied there; workers in this process use it, others load it once each.
       limits: what a file may cost.
-      runner: `runner.beam`.
+      config: `runner` says where the work is done.
     """
     model = shared.Shared()
     model.acquire(lambda: loaded)
-    work = AnswerChunk(folder, form, limits, model, processes=1 if runner == "local" else parallel.cores())
-    if runner == "processes":
+    work = AnswerChunk(folder, form, limits, model, processes=1 if config.runner.beam == "local" else parallel.cores())
+    if config.runner.beam == "processes":
         notice_dead_workers()
-    with beam.Pipeline(options=PipelineOptions(BEAM_ARGUMENTS[runner])) as pipeline:
+    with beam.Pipeline(options=PipelineOptions(local_arguments(config))) as pipeline:
         _ = (
             pipeline
             | "Chunks" >> beam.Create(range(len(chunks.sizes)), reshuffle=True)

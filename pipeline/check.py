@@ -47,7 +47,7 @@ def check(config: Config, images: list[str], as_json: bool = False, output: Path
     require_packages(config.push.formats)
     metadata_store.check(config.runner.metadata, Output(output.absolute()) if output else None)
     rules = config.split_rules
-    remembered = read_remembered(output / "schema" / SPLITS_FILE, rules) if output else {}
+    remembered = read_remembered(str(output / "schema" / SPLITS_FILE), rules) if output else {}
     sources = resolve(images, config.data.spans)
     listing = list_images(sources.places, config.data.follow_symlinks, rules.group)
     try:

@@ -295,6 +295,61 @@ def report(run: Path, to: Path | None) -> None:
     write_again(run, to)
 
 
+def compiled_options(command: Callable) -> Callable:
+    """What is compiled, for which platform: options of `graft compile` and `graft deploy`."""
+    for option in reversed(
+        (
+            click.option("--target", type=click.Choice(["kubeflow", "vertex"]), required=True, help="Platform."),
+            images_option(required=True),
+            click.option(
+                "--image",
+                metavar="REF",
+                help="Container image that every step runs in; otherwise runner.image, or graft:VERSION, which `make "
+                "image` builds.",
+            ),
+            click.option(
+                "--pipeline-root",
+                metavar="URI",
+                help="Where artifacts, models and what is kept for later runs go; otherwise runner.pipeline_root, or a "
+                "folder beside the images.",
+            ),
+            config_option,
+            set_option,
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@graft.command(name="compile", epilog=EXIT_CODES)
+@compiled_options
+@click.option(
+    "-o",
+    "output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    metavar="FILE",
+    help="Takes the specification: YAML for Kubeflow, JSON for Vertex; replaced if it is there.",
+)
+def compile_command(
+    target: str,
+    images: tuple[str, ...],
+    image: str | None,
+    pipeline_root: str | None,
+    config_file: Path | None,
+    overrides: tuple[str, ...],
+    output: Path,
+) -> None:
+    """Write the pipeline as a specification that Kubeflow Pipelines or Vertex AI runs.
+
+    IMAGES are URIs, or paths that every step can read. Nothing is looked at there: `graft check` does that.
+    """
+    from pipeline import config
+    from pipeline.compile import compile_to
+
+    compile_to(output, target, config.load(config_file, list(overrides)), list(images), image, pipeline_root)
+
+
 @graft.command(epilog=EXIT_CODES)
 @click.argument("serving")
 @click.option("--to", type=int, metavar="VERSION", help="Version to go back to; otherwise the one in service before.")

@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -14,10 +14,13 @@ from components.errors import UsageError
 from components.gate import COMPARABLE
 from components.slices import SLICERS
 from components.splits import SplitRules
+from components.steps import STEPS
 from pipeline import metadata_store
 from trainer.backbones import BACKBONES, BUNDLED, IDENTITY, block_count
 
 Share = Annotated[float, Field(ge=0, le=1)]
+# In runner.resources: what the steps get that are not named there.
+DEFAULT_RESOURCES = "default"
 
 
 class Section(BaseModel):
@@ -230,16 +233,96 @@ class PushConfig(Section):
         return list(dict.fromkeys(formats))
 
 
+class ResourcesConfig(Section):
+    cpu: Annotated[float, Field(gt=0)] | None = None  # cores; null: what the cluster gives
+    memory_gib: Annotated[float, Field(gt=0)] | None = None  # GiB; null: what the cluster gives
+    # Kubeflow: a resource's name such as nvidia.com/gpu; Vertex: a type such as NVIDIA_TESLA_T4
+    accelerator: Annotated[str, Field(min_length=1)] | None = None
+    accelerators: Annotated[int, Field(ge=1)] = 1  # how many of them, where there is an accelerator
+    # Kubeflow: labels of the nodes that it may run on, such as {cloud.google.com/gke-accelerator: nvidia-tesla-t4}
+    node_labels: dict[str, str] = {}
+    retries: Annotated[int, Field(ge=0)] | None = None  # null: runner.retries
+
+
+class MountConfig(Section):
+    name: Annotated[str, Field(min_length=1)]  # of the persistent volume claim, or of the secret
+    path: Annotated[str, Field(pattern="^/")]  # where the steps find it
+
+
+class DataflowConfig(Section):
+    project: str | None = None  # Google Cloud project
+    region: str | None = None  # such as europe-west4
+    machine_type: str | None = None  # of a worker; null: Dataflow's default
+    max_workers: Annotated[int, Field(ge=1)] | None = None  # null: no bound but the quota's
+    disk_gib: Annotated[int, Field(ge=1)] | None = None  # GiB of a worker's disk; null: Dataflow's default
+
+
 class RunnerConfig(Section):
-    beam: Literal["local", "processes"] = "local"  # in this process, or in one worker process a core
-    # a MySQL or MariaDB database for ML Metadata, such as mysql://user@host:3306/database, its password in the
-    # environment variable GRAFT_METADATA_PASSWORD; null: metadata.db in the output folder
+    # in this process, in one worker process a core, or (compiled pipelines only: ingestion, statistics and Transform)
+    # on Dataflow with the image as its workers' container
+    beam: Literal["local", "processes", "dataflow"] = "local"
+    dataflow: DataflowConfig = DataflowConfig()
+    beam_options: list[str] = []  # further options of Apache Beam, such as --number_of_worker_harness_threads=4
+    # of runs here: a MySQL or MariaDB database for ML Metadata, such as mysql://user@host:3306/database, its password in
+    # the environment variable GRAFT_METADATA_PASSWORD; null: metadata.db in the output folder
     metadata: str | None = None
+    # the rest is for compiled pipelines (docs/kubeflow.md, docs/vertex.md)
+    image: str | None = None  # that every step runs in; null: graft:VERSION, which `make image` builds
+    pipeline_root: str | None = None  # folder or URI that artifacts go to; null: NAME beside the images
+    # a step's id, such as Trainer, or default: what it asks for
+    resources: dict[str, ResourcesConfig] = {}
+    retries: Annotated[int, Field(ge=0)] = 1  # times that a step that failed is started again
+    retry_seconds: Annotated[int, Field(ge=0)] = 60  # wait before the first of them; doubles with each, up to an hour
+    cache: bool = True  # of steps whose inputs are the same; ingestion and what asks what is in service never
+    service_account: str | None = None  # that the steps run as
+    labels: dict[str, str] = {}  # of the run and, on Kubeflow, of its pods
+    env: dict[str, str] = {}  # environment variables of every step; no secrets, as they are in the specification
+    volumes: list[MountConfig] = []  # Kubeflow: persistent volume claims that every step mounts
+    secrets: list[MountConfig] = []  # Kubeflow: secrets that every step mounts
+    # configuration keys that a run may be given other values for without compiling again, dots as underscores
+    parameters: list[str] = [
+        "data.spans",
+        "training.frozen.epochs",
+        "training.fine_tune.epochs",
+        "evaluation.min_accuracy",
+        "evaluation.min_class_recall",
+        "evaluation.max_accuracy_drop",
+    ]
 
     @field_validator("metadata")
     @classmethod
     def _is_a_server(cls, metadata: str | None) -> str | None:
         return None if metadata is None else metadata_store.parse(metadata).url
+
+    @field_validator("resources")
+    @classmethod
+    def _of_steps(cls, resources: dict[str, ResourcesConfig]) -> dict[str, ResourcesConfig]:
+        for name in resources:
+            if name not in (DEFAULT_RESOURCES, *STEPS):
+                close = difflib.get_close_matches(name, [DEFAULT_RESOURCES, *STEPS], 1)
+                hint = f"did you mean {close[0]}" if close else f"allowed: {DEFAULT_RESOURCES}, {', '.join(STEPS)}"
+                raise ValueError(f"there is no step {name} ({hint})")
+        return resources
+
+
+def field_of(key: str) -> Any:
+    """The field of a configuration key with dots, one of those that steps read.
+
+    Raises:
+      ValueError: there is no such key, or no step reads it.
+    """
+    fields, field = Config.model_fields, None
+    sections, _, last = key.rpartition(".")
+    for name in sections.split("."):
+        section = fields[name].annotation if name in fields else None
+        if not (isinstance(section, type) and issubclass(section, Section)) or key.startswith(("runner.", "name.")):
+            raise ValueError(f"no step reads {key}; give a key such as training.frozen.epochs")
+        fields = section.model_fields
+    field = fields.get(last)
+    annotation = field.annotation if field else Section
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        raise ValueError(f"no step reads {key}; give a key such as training.frozen.epochs")
+    return field
 
 
 class Config(Section):
@@ -285,6 +368,15 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _parameters(self):
+        for key in self.runner.parameters:
+            try:
+                field_of(key)
+            except ValueError as error:
+                raise ValueError(f"runner.parameters: {error}") from None
+        return self
+
     @property
     def split_rules(self) -> SplitRules:
         """How ingestion divides the images, and what it refuses."""
@@ -307,7 +399,7 @@ class Config(Section):
 
 
 def load(path: Path | None, overrides: list[str]) -> Config:
-    """Reads a YAML file and applies `key.path=value` overrides.
+    """Reads a YAML file and applies `key.path=value` overrides, as `changed` does.
 
     Args:
       path: the file; None for the defaults.
@@ -326,6 +418,19 @@ def load(path: Path | None, overrides: list[str]) -> Config:
             raise UsageError(f"The configuration {path} is not YAML: {' '.join(str(error).split())}.") from None
         if not isinstance(values, dict):
             raise UsageError(f"The configuration {path} must hold sections such as `data:`. Received: {values!r}.")
+    return changed(values, overrides)
+
+
+def changed(values: dict[str, Any], overrides: list[str]) -> Config:
+    """A configuration with some keys overridden.
+
+    Args:
+      values: of its keys; changed.
+      overrides: `key.path=value`, as for `load`.
+
+    Raises:
+      UsageError: a key or value is not allowed.
+    """
     for override in overrides:
         _override(values, override)
     try:
@@ -390,5 +495,6 @@ def _is_union_branch(part: Any) -> bool:
 def _keys(sections: list[str]) -> list[str]:
     model: Any = Config
     for section in sections:
-        model = model.model_fields[section].annotation
+        # Of a dictionary, such as runner.resources, each value is a section.
+        model = model.model_fields[section].annotation if hasattr(model, "model_fields") else get_args(model)[1]
     return list(model.model_fields)

@@ -1,20 +1,20 @@
 """The whole pipeline on one screen."""
 
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
 # Not `tfx.v1`: it imports Google Cloud's client library, which takes three seconds and is not needed here.
-from tfx.components import ExampleValidator, SchemaGen, StatisticsGen, Trainer
-from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
+from tfx.components import ExampleValidator, StatisticsGen, Trainer
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import trainer_pb2
 
+from components.comparison import KEPT_SCHEMA_FILE, STATISTICS_FOLDER
 from components.data_gate import DataGate
 from components.evaluation import GatedEvaluator
 from components.formats import ModelFormats
 from components.image_files import images_digest
 from components.ingestion import ImageExampleGen
+from components.metadata_schema import MetadataSchemaGen
 from components.publishing import local_copy, newest
 from components.pusher import AtomicPusher
 from components.remembered import SPLITS_FILE
@@ -28,7 +28,7 @@ from trainer.backbones import BACKBONES, weights_digest
 
 # What is in service, or what was published last, is looked up when these run: a cached answer would be an old one.
 NEVER_CACHED = (
-    "ImportSchemaGen",
+    "MetadataSchemaGen",
     "DataGate",
     "GatedEvaluator",
     "ModelFormats",
@@ -59,9 +59,10 @@ def create_pipeline(
       digest: of their content, and of the splits remembered; empty where the cache is off.
       root: where artifacts go.
       serving: base path of published versions, or a URI.
-      schema_folder: holds the kept metadata schema, the small classes' splits and the last published statistics.
-      cache: a folder in which the Trainer keeps features and what it needs to go on after it was killed; None for
-        nowhere.
+      schema_folder: path or URI; holds the kept metadata schema, the small classes' splits and the statistics of what
+        was published.
+      cache: a folder in which the Trainer keeps features and what it needs to go on after it was killed; None where
+        the steps run on machines that share no folder.
       notes: the run's folder, where the runner keeps the times of the steps; empty where it does not.
       name: of the pipeline in ML Metadata; None for that of the configuration.
       **options: for `Pipeline`: cache, Beam arguments.
@@ -77,11 +78,8 @@ def create_pipeline(
     )
     # Statistics, schema and validation look at the metadata only, never at image bytes.
     statistics = StatisticsGen(examples=example_gen.outputs["metadata"])
-    kept_schema = Path(schema_folder, "metadata.pbtxt")
-    if kept_schema.is_file():
-        schema = ImportSchemaGen(schema_file=str(kept_schema))
-    else:
-        schema = SchemaGen(statistics=statistics.outputs["statistics"])
+    kept_schema, published_statistics = f"{schema_folder}/{KEPT_SCHEMA_FILE}", f"{schema_folder}/{STATISTICS_FOLDER}"
+    schema = MetadataSchemaGen(statistics=statistics.outputs["statistics"], kept_schema=kept_schema)
     validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
     # Stops here, before anything expensive, when the data is not what it was.
     data_gate = DataGate(
@@ -91,7 +89,7 @@ def create_pipeline(
         on_anomaly=config.data.on_anomaly,
         drift_threshold=config.data.drift_threshold,
         serving=serving,
-        published_statistics=f"{schema_folder}/published_statistics",
+        published_statistics=published_statistics,
     )
     # Decode, resize, store; labels by sorted class name.
     transform = ImageTransform(
@@ -109,7 +107,7 @@ def create_pipeline(
         schema=example_gen.outputs["schema"],
         train_args=trainer_pb2.TrainArgs(splits=["train"]),
         eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
-        custom_config=training_settings(config, in_service(config, serving, cache), cache),
+        custom_config=training_settings(config, in_service(config, serving, cache), cache, serving),
     )
     # The test split decides, against the model in service.
     evaluator = GatedEvaluator(
@@ -145,7 +143,11 @@ def create_pipeline(
         evaluation=evaluator.outputs["evaluation"],
         model_run=trainer.outputs["model_run"],
         catalog=example_gen.outputs["catalog"],
+        statistics=statistics.outputs["statistics"],
+        schema=schema.outputs["schema"],
         serving=serving,
+        published_statistics=published_statistics,
+        kept_schema=kept_schema,
         keep=config.push.keep,
         about=card_facts(config, about),
         formats=formats.outputs["formats"],
@@ -204,10 +206,13 @@ def card_facts(config: Config, about: About) -> dict:
 
 
 def in_service(config: Config, serving: str, cache: str | None) -> Path | None:
-    """A local folder of the version in service, if training begins with it; None if not, or where there is none."""
-    if config.training.start_from != "in_service":
+    """A local folder of the version in service, if training begins with it; None if not, or where there is none.
+
+    None also where the Trainer runs elsewhere: it looks itself, as another version may be in service by then.
+    """
+    if config.training.start_from != "in_service" or cache is None:
         return None
-    return newest(local_copy(serving, Path(cache or tempfile.mkdtemp(), "in_service")))
+    return newest(local_copy(serving, Path(cache, "in_service")))
 
 
 def format_settings(config: Config) -> dict:
@@ -220,19 +225,22 @@ def format_settings(config: Config) -> dict:
     }
 
 
-def training_settings(config: Config, in_service: Path | None, cache: str | None) -> dict:
+def training_settings(config: Config, in_service: Path | None, cache: str | None, serving: str | None = None) -> dict:
     """What `trainer.run.run_fn` takes.
 
     Args:
       config: everything that a person chooses.
       in_service: folder of the version to begin with, or None.
       cache: as for `create_pipeline`.
+      serving: as for `create_pipeline`.
     """
+    looks_itself = config.training.start_from == "in_service" and cache is None
     return {
         "model": config.model.model_dump(mode="json"),
         "training": config.training.model_dump(mode="json"),
         "transform": transform_settings(config),
         "start_from": str(in_service) if in_service else None,
+        "serving": serving if looks_itself else None,
         "cache": cache,
         "weights_digest": weights_digest(config.model.weights),
         "code": source_digest("trainer.run"),

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from components import data_report, progress, run_summary
+from components.comparison import KEPT_SCHEMA_FILE
 from components.conversion import package_versions, require_packages
 from components.errors import GraftError, UsageError
 from components.features import TENSORBOARD_FOLDER, TRAINING_FILE
 from components.files import read_json_lines, write_json_lines, write_whole
 from components.image_files import Digest, content_digest
 from components.inspection import IO_ERROR
-from components.publishing import original, stands_for
+from components.publishing import stands_for
 from components.remembered import SPLITS_FILE
 from components.serving_places import open_serving
 from components.source import ROOT, code_digest, source_digest
@@ -32,7 +33,7 @@ from pipeline.config import Config
 from pipeline.console import Detail, Steps, telling
 from pipeline.in_service import at as in_service_at
 from pipeline.output import Output, read_summary, write_json
-from pipeline.runners import BEAM_ARGUMENTS, notice_dead_workers
+from pipeline.runners import local_arguments, notice_dead_workers
 from trainer import backbones
 
 MARK_FILE = "fingerprint"
@@ -57,6 +58,7 @@ def run(config: Config, images: list[str], output_folder: Path, detail: Detail =
     """
     began = time.time()
     require_packages(config.push.formats)
+    local_arguments(config)
     with _opened(config, images, output_folder, detail) as (output, sources, digest, steps):
         if config.push.destination is not None:
             open_serving(output.serving_place(config.push.destination)).prepare()
@@ -152,7 +154,8 @@ def _fingerprint(config: Config, sources: Sources, digest: str) -> str:
     # The last is reached by import path, which no import statement shows.
     code = source_digest("pipeline.local", "pipeline.graph", "trainer.run")
     parts = [
-        config.model_dump_json(),
+        # Where it is computed, and what for clusters, changes no outcome.
+        config.model_dump_json(exclude={"runner"}),
         json.dumps(sources.places),
         digest,
         code,
@@ -178,7 +181,7 @@ def _mark(output: Output, fingerprint: str, destination: str | None = None, publ
     in_service = place.in_service()
     if published:
         in_service = stands_for(place, in_service)
-    kept = [_file_digest(output.schema / name) for name in ("metadata.pbtxt", SPLITS_FILE)]
+    kept = [_file_digest(output.schema / name) for name in (KEPT_SCHEMA_FILE, SPLITS_FILE)]
     return "\n".join([fingerprint, "" if in_service is None else str(in_service), *kept])
 
 
@@ -272,7 +275,7 @@ class _Run:
                 write_json(self.folder / SUMMARY_FILE, summary)
                 self.output.point_latest(self.folder)
             if error is None:
-                self._keep_for_later_runs(summary, fingerprint)
+                self._note_finished(summary, fingerprint)
             self._report(summary, warned)
             if failure:
                 summaries.print_failure(failure, self, steps)
@@ -302,16 +305,15 @@ class _Run:
         )
         return failures.explain(error, scene)
 
-    def _keep_for_later_runs(self, summary: dict[str, Any], fingerprint: str) -> None:
-        """What later runs are compared with; the model is out by now, or refused, whatever becomes of that."""
+    def _note_finished(self, summary: dict[str, Any], fingerprint: str) -> None:
+        """The next run knows by it that nothing is new. The model is out by now, or refused, whatever becomes of it."""
         try:
-            self._after(summary)
             # Last, so that a run that was killed before it is not taken for a finished one.
             mark = _mark(self.output, fingerprint, self.config.push.destination, summary["status"] == "published")
             write_whole(self.folder / MARK_FILE, mark)
         except BaseException as error:
             cause = run_report.logged(error)
-            progress.warn(f"What later runs compare their images with could not be kept ({cause}).")
+            progress.warn(f"That this run is finished could not be noted ({cause}); the next one will run again.")
 
     def _report(self, summary: dict[str, Any], warned: int) -> None:
         """Writes the page, with the summary that it tells of beside it, which has the first `warned` warnings."""
@@ -379,7 +381,7 @@ class _Run:
             notes=str(self.folder),
             name=store.pipeline_name(self.config.name),
             enable_cache=True,
-            beam_pipeline_args=BEAM_ARGUMENTS[self.config.runner.beam],
+            beam_pipeline_args=local_arguments(self.config),
         )
         compiled = compiler.Compiler().compile(pipeline)
         run_name = f"{self.folder.name}{store.suffix}"
@@ -430,23 +432,6 @@ class _Run:
         """Puts both phases' history beside the log: JSON, and what TensorBoard reads."""
         shutil.copyfile(model_run / TRAINING_FILE, self.folder / TRAINING_FILE)
         shutil.copytree(model_run / TENSORBOARD_FOLDER, self.folder / TENSORBOARD_FOLDER)
-
-    def _after(self, summary: dict[str, Any]) -> None:
-        """What later runs are compared with: the schema, once, and the statistics of what was published."""
-        if summary["status"] != "published":
-            return
-        statistics = Path(self.artifacts["StatisticsGen"]["statistics"].uri, "Split-train", "FeatureStats.pb")
-        folder = self.output.schema / "published_statistics"
-        folder.mkdir(exist_ok=True)
-        write_whole(folder / f"{summary['model']['path'].rpartition('/')[2]}.pb", statistics.read_bytes())
-        place = open_serving(self.output.serving_place(self.config.push.destination))
-        wanted = {str(original(place, version)) for version in place.versions()}
-        for file in folder.glob("*.pb"):
-            if file.stem not in wanted:
-                file.unlink()
-        if "SchemaGen" in self.artifacts:
-            schema = Path(self.artifacts["SchemaGen"]["schema"].uri, "schema.pbtxt")
-            write_whole(self.output.schema / "metadata.pbtxt", schema.read_bytes())
 
 
 # ---- TFX's local launcher, node by node -----------------------------------------------------------------------------

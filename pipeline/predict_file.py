@@ -23,6 +23,7 @@ from pipeline.console import Steps
 from pipeline.image_paths import find_images
 from pipeline.noise import noise_to
 from pipeline.predict import Limits, Loaded, classifier, share_cores
+from pipeline.runners import local_arguments
 from pipeline.scratch import scratch_beside
 
 # For more files than this Beam is started, which takes some seconds.
@@ -99,6 +100,7 @@ def _name(first: list[tuple[str, str]], count: int, output: Path) -> None:
 def _answer_all(
     chunks: Chunks, scratch: Path, form: type[AnswerFile], loaded: Loaded, at_once: int, config: Config
 ) -> None:
+    local_arguments(config)
     limits = Limits.of(config)
     if sum(chunks.sizes) <= FEW:
         answers = form(loaded.names)
@@ -107,7 +109,7 @@ def _answer_all(
         return
     from pipeline import batch
 
-    batch.answer_all(chunks, scratch, form, loaded, limits, config.runner.beam)
+    batch.answer_all(chunks, scratch, form, loaded, limits, config)
 
 
 def _write(output: Path, scratch: Path, answers: AnswerFile, chunks: Chunks) -> None:

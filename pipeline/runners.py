@@ -1,14 +1,70 @@
 """Where Apache Beam runs: what `runner.beam` stands for. Nothing heavy is imported."""
 
 import threading
+from typing import TYPE_CHECKING
 
 from components.causes import WORKER_ENDED
+from components.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
 
 BEAM_ARGUMENTS = {
     # Named, because Beam's default tries to download another runner first.
     "local": ["--runner=FnApiRunner"],
     "processes": ["--runner=FnApiRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=0"],
 }
+
+
+DATAFLOW = "dataflow"
+# Steps of a compiled pipeline whose work Dataflow does. The others look at less than the whole data set.
+ON_DATAFLOW = ("ImageExampleGen", "StatisticsGen", "Transform")
+
+
+def local_arguments(config: "Config") -> list[str]:
+    """Apache Beam's arguments where everything runs on this machine.
+
+    Raises:
+      UsageError: `runner.beam` is for compiled pipelines only.
+    """
+    if config.runner.beam == DATAFLOW:
+        raise UsageError(
+            "runner.beam: dataflow is for pipelines that `graft compile` makes, as Dataflow reaches no folder of this "
+            "machine; set it to local or processes."
+        )
+    return [*BEAM_ARGUMENTS[config.runner.beam], *config.runner.beam_options]
+
+
+def beam_arguments(config: "Config", step: str, root: str, image: str) -> list[str]:
+    """Apache Beam's arguments for a step of a compiled pipeline.
+
+    Args:
+      config: everything that a person chooses.
+      step: its id.
+      root: folder or URI that artifacts go to.
+      image: that the steps run in, and Dataflow's workers, too.
+    """
+    runner = config.runner
+    if runner.beam != DATAFLOW or step not in ON_DATAFLOW:
+        name = "processes" if runner.beam == "processes" else "local"
+        return [*BEAM_ARGUMENTS[name], *(runner.beam_options if runner.beam != DATAFLOW else [])]
+    chosen = runner.dataflow
+    named = {
+        "project": chosen.project,
+        "region": chosen.region,
+        "temp_location": f"{root}/temporary",
+        "staging_location": f"{root}/staging",
+        "sdk_container_image": image,
+        # Graft is in the image, at the version of this specification.
+        "sdk_location": "container",
+        "worker_machine_type": chosen.machine_type,
+        "max_num_workers": chosen.max_workers,
+        "disk_size_gb": chosen.disk_gib,
+        "service_account_email": runner.service_account,
+    }
+    labels = [f"--labels={name}={value}" for name, value in sorted(runner.labels.items())]
+    given = [f"--{name}={value}" for name, value in named.items() if value is not None]
+    return ["--runner=DataflowRunner", *given, *labels, *runner.beam_options]
 
 
 def notice_dead_workers() -> None:

@@ -16,6 +16,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from components import progress
 from components.examples_schema import read_class_names
 from components.features import ANSWERS_FILE, CLASSIFIER_FILE, TENSORBOARD_FOLDER, TRAINING_FILE
+from components.publishing import local_copy, newest
 from components.temperature import scaled
 from trainer import concerns, dataset, export, warmup
 from trainer.dataset import Split
@@ -32,7 +33,8 @@ def run_fn(args: FnArgs) -> None:
     Args:
       args: TFX's; `custom_config` holds `model`, `training` and `transform` (sections of the configuration with every
         `auto` resolved), `start_from` (folder of the published version to begin from, or None for the backbone's
-        weights), `cache` (where features and unfinished trainings are kept, or None for nowhere), and digests of what
+        weights), `serving` (base path or URI whose version in service is that version, if there is one; or None),
+        `cache` (where features and unfinished trainings are kept, or None for nowhere), and digests of what
         the result depends on besides.
     """
     settings = args.custom_config
@@ -41,6 +43,9 @@ def run_fn(args: FnArgs) -> None:
     folder = Path(args.model_run_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with scratch_folder(cache) as scratch:
+        if settings.get("serving"):
+            in_service = newest(local_copy(settings["serving"], scratch / "in_service"))
+            settings = settings | {"start_from": str(in_service) if in_service else None}
         result, store = train(args, settings, class_names, scratch)
     (folder / TRAINING_FILE).write_text(json.dumps(result, indent=1))
     write_tensorboard(folder, result)

@@ -6,8 +6,7 @@ import tensorflow_data_validation as tfdv
 
 from components import features
 from components.data_findings import Findings
-from components.data_gate import find_anomalies, statistics_file
-from components.publishing import publish, rollback
+from components.data_gate import find_anomalies
 
 
 def statistics(names: list[str], height: int = 100):
@@ -68,15 +67,3 @@ def test_distance_of_every_compared_feature_is_told_also_where_it_is_no_drift(us
     assert 0.9 < rows[features.HEIGHT]["value"] <= 1
     assert rows[features.HEIGHT]["measure"] == "Jensen-Shannon divergence"
     assert {row["threshold"] for row in found.drift} == {0.3}
-
-
-def test_drift_is_measured_against_the_model_in_service_also_after_a_rollback(tmp_path):
-    serving, model = tmp_path / "serving", tmp_path / "model"
-    model.mkdir()
-    (model / "saved_model.pb").write_bytes(b"1")
-    assert statistics_file(str(serving), tmp_path) is None
-    first = publish(model, serving, keep=5).name
-    second = publish(model, serving, keep=5).name
-    assert statistics_file(str(serving), tmp_path) == tmp_path / f"{second}.pb"
-    rollback(serving)
-    assert statistics_file(str(serving), tmp_path) == tmp_path / f"{first}.pb"

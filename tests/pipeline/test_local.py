@@ -4,8 +4,9 @@ import pytest
 
 from components.errors import UsageError
 from components.publishing import newest
+from components.sources import Sources
 from pipeline import config as configuration
-from pipeline.local import _mark, _Memory, run
+from pipeline.local import _fingerprint, _mark, _Memory, run
 from pipeline.output import Output
 
 
@@ -63,6 +64,15 @@ def test_damaged_note_means_one_more_ingestion(output):
     (output.cache / "memory.json").write_text('{"splits": ')
     assert ingest(output, "inputs", "run-3") == "run-3"
     assert ingest(output, "inputs", "run-4") == "run-3"
+
+
+def test_only_what_changes_an_outcome_makes_a_run_another_one():
+    def fingerprint(*settings: str) -> str:
+        loaded = configuration.load(None, ["model.backbone=graft_tiny", "model.weights=bundled", *settings])
+        return _fingerprint(loaded, Sources(["/images"]), "digest")
+
+    assert fingerprint() != fingerprint("training.seed=2")
+    assert fingerprint() == fingerprint("runner.beam=processes", "runner.labels={team: vision}")
 
 
 # ---- a place of its own to publish to -------------------------------------------------------------------------------

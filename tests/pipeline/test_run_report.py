@@ -87,8 +87,8 @@ def test_run_whose_traces_for_later_runs_cannot_be_kept_is_what_it_was(images, t
         run = local._Run(loaded, sources, digest, output, output.new_run(), 1.7e9)
         # The mark has no place where a folder is.
         (run.folder / local.MARK_FILE).mkdir()
-        run._keep_for_later_runs(SUMMARY | {"status": "refused"}, "fingerprint")
-    assert "What later runs compare their images with could not be kept (IsADirectoryError" in caplog.text
+        run._note_finished(SUMMARY | {"status": "refused"}, "fingerprint")
+    assert "That this run is finished could not be noted (IsADirectoryError" in caplog.text
 
 
 def test_only_the_step_that_writes_the_report_may_fail_without_ending_the_run():

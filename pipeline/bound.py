@@ -1,0 +1,127 @@
+"""A configuration and the places that a compiled pipeline is bound to, and the values that a run may change.
+
+The specification carries it to every step, which makes the same graph of it once more where a run was given other
+values: what follows from a value is worked out, and what is not allowed is refused, by the same code as anywhere else.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.config import Config, changed, field_of
+
+# The run-time parameter that is no key of the configuration.
+IMAGES = "images"
+# Names of the inputs that carry run-time parameters to the steps.
+PREFIX = "set_"
+# The input that carries the run's id.
+RUN_ID = "run_id"
+# What a parameter of each type is called in a specification; one that may be null, or of several types, is YAML.
+TYPES = {int: "NUMBER_INTEGER", float: "NUMBER_DOUBLE", bool: "BOOLEAN"}
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a pipeline was compiled for.
+
+    Attributes:
+      configuration: the whole of it.
+      images: folders and manifests: URIs, or paths that every step can read; `{SPAN}` not resolved.
+      root: folder or URI that artifacts go to.
+      serving: base path or URI of published versions.
+      schema_folder: path or URI, as for `create_pipeline`.
+    """
+
+    configuration: dict[str, Any]
+    images: list[str]
+    root: str
+    serving: str
+    schema_folder: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Bound":
+        """From what `dump` gave."""
+        return cls(**json.loads(text))
+
+    def dump(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @property
+    def config(self) -> Config:
+        """The configuration."""
+        return Config.model_validate(self.configuration)
+
+    def pipeline(self, **options: Any) -> Any:
+        """The graph; `options` are those of `create_pipeline`."""
+        from pipeline import graph
+
+        return graph.create_pipeline(
+            self.config,
+            images=self.images,
+            # Nobody looked at the images yet. Ingestion is never cached on a cluster, so that it needs no key.
+            digest="",
+            root=self.root,
+            serving=self.serving,
+            schema_folder=self.schema_folder,
+            cache=None,
+            **options,
+        )
+
+    def parameters(self) -> dict[str, tuple[str, Any]]:
+        """(type in a specification, default) of every run-time parameter by name; numbers are numbers, other text."""
+        config = self.config
+        found: dict[str, tuple[str, Any]] = {IMAGES: ("STRING", _dump_images(self.images))}
+        for key in config.runner.parameters:
+            value: Any = config
+            for name in key.split("."):
+                value = getattr(value, name)
+            kind = TYPES.get(field_of(key).annotation, "STRING")
+            found[parameter_name(key)] = (kind, value if kind != "STRING" else _plain(value))
+        return found
+
+    def given(self, values: dict[str, Any]) -> "Bound | None":
+        """What a run was given other values for.
+
+        Args:
+          values: by the names of `parameters`.
+
+        Returns:
+          What it is bound to then; None where every value is the default.
+
+        Raises:
+          UsageError: a value is not allowed.
+        """
+        defaults = self.parameters()
+        other = {name: value for name, value in values.items() if value != defaults[name][1]}
+        if not other:
+            return None
+        images = _parse_images(other.pop(IMAGES)) if IMAGES in other else self.images
+        keys = {parameter_name(key): key for key in self.config.runner.parameters}
+        overrides = [f"{keys[name]}={_text(defaults[name][0], value)}" for name, value in other.items()]
+        # A copy, as the overrides are written into it.
+        config = changed(json.loads(json.dumps(self.configuration)), overrides)
+        return Bound(config.model_dump(mode="json"), images, self.root, self.serving, self.schema_folder)
+
+
+def parameter_name(key: str) -> str:
+    """What a configuration key is called as a run-time parameter."""
+    return key.replace(".", "_")
+
+
+def _text(kind: str, value: Any) -> str:
+    """A value as `--set` takes it. Platforms may give an integer as a number with a fraction."""
+    return str(int(value)) if kind == "NUMBER_INTEGER" and float(value).is_integer() else _plain(value)
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _dump_images(images: list[str]) -> str:
+    return images[0] if len(images) == 1 else json.dumps(images)
+
+
+def _parse_images(text: str) -> list[str]:
+    """One place, or a JSON list of several."""
+    return json.loads(text) if text.startswith("[") else [text]

@@ -1,0 +1,64 @@
+"""`graft compile`: the specification as a file."""
+
+import os
+from pathlib import Path
+
+import click
+
+from components.files import write_whole
+from components.storage import is_uri
+from pipeline import compiled
+from pipeline.bound import Bound
+from pipeline.config import Config
+from pipeline.noise import noise_to
+
+
+def compile_to(
+    output: Path, target: str, config: Config, images: list[str], image: str | None, pipeline_root: str | None
+) -> None:
+    """Writes the specification and says what is in it.
+
+    Args:
+      output: takes it; replaced if it is there.
+      target: one of `compiled.TARGETS`.
+      config: everything that a person chooses.
+      images: as `--images` takes them.
+      image: that every step runs in; None for what the configuration says.
+      pipeline_root: as `compiled.bind` takes it.
+
+    Raises:
+      UsageError: something is not what a cluster takes.
+      OSError: the file cannot be written.
+    """
+    bound, image = compiled.bind(config, images, pipeline_root), compiled.image_of(config, image)
+    # What libraries say while they are imported is of no use to anybody.
+    with noise_to(Path(os.devnull)):
+        text = compiled.dump(target, bound, image)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(output, text)
+    click.echo(f"Written: {output}")
+    for line in described(bound, image):
+        click.echo(line)
+
+
+def described(bound: Bound, image: str) -> list[str]:
+    """Where a compiled pipeline takes things from and puts them, a line each."""
+    lines = [
+        f"Images: {', '.join(bound.images)}",
+        f"Artifacts: {bound.root}",
+        f"Models: {bound.serving}",
+        f"Every step runs in: {image}",
+        f"Parameters of a run: {', '.join(bound.parameters())}",
+    ]
+    mounted = [mount.path.rstrip("/") for mount in bound.config.runner.volumes]
+    unreachable = [
+        place
+        for place in (*bound.images, bound.root, bound.serving)
+        if not is_uri(place) and not any(place.startswith(f"{folder}/") for folder in mounted)
+    ]
+    if unreachable:
+        lines.append(
+            f"Note: every step must find {unreachable[0]} in its container; give URIs, or name a volume that holds it "
+            "in runner.volumes."
+        )
+    return lines

@@ -1,0 +1,299 @@
+"""The graph as a specification that Kubeflow Pipelines and Vertex AI run: schema 2.1, one container a step.
+
+TFX translates the graph. What it leaves out is added here, for every step alike: resources, retries, run-time
+parameters, and a cache that is off where an answer from it would be an old one.
+"""
+
+import importlib.metadata
+import json
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from components.errors import UsageError
+from components.sources import is_manifest
+from components.storage import is_uri, join
+from pipeline.bound import PREFIX, RUN_ID, Bound
+from pipeline.config import DEFAULT_RESOURCES, Config, ResourcesConfig
+from pipeline.runners import DATAFLOW, beam_arguments
+
+COMMAND = ("python", "-m", "pipeline.step")
+NAME = re.compile("[a-z0-9][a-z0-9-]{0,127}")
+# What the backend, Kubernetes and Argo would expand. Inside of JSON, where it stands in texts only, it can be escaped.
+EXPANDED = {"{{": r"\u007b\u007b", "$": r"\u0024"}
+# From the first try of a step to the last: Vertex allows no more; Kubeflow counts the time that the step runs, too.
+LONGEST = {"vertex": "3600s", "kubeflow": "604800s"}
+# Steps that write down what run they are of. To the others it is not told, as it is in the key of the cache.
+TOLD_THE_RUN = ("AtomicPusher", "Report")
+KUBEFLOW, VERTEX = "kubeflow", "vertex"
+TARGETS = (KUBEFLOW, VERTEX)
+
+
+def bind(config: Config, images: list[str], pipeline_root: str | None = None) -> Bound:
+    """Decides where everything goes.
+
+    Args:
+      config: everything that a person chooses.
+      images: folders, manifests and span patterns: URIs, or paths that every step can read.
+      pipeline_root: `runner.pipeline_root` if not None.
+
+    Raises:
+      UsageError: the name or a place is not one that a cluster takes.
+    """
+    if not NAME.fullmatch(config.name):
+        raise UsageError(
+            "A cluster takes pipeline names of lower case letters, digits and hyphens that begin with no hyphen. "
+            f"Received: {config.name}; set name."
+        )
+    if config.model.weights not in ("imagenet", "bundled", "none"):
+        path = config.model.weights
+        if not PurePosixPath(path).is_absolute():
+            raise UsageError(
+                f"model.weights ({path}) must be an absolute path on a cluster: of a file in the image or on a volume."
+            )
+    places = [_absolute(place) for place in images]
+    root = (pipeline_root or config.runner.pipeline_root or _beside(places[0], config.name)).rstrip("/")
+    for place in places:
+        if not is_manifest(place) and f"{root}/".startswith(f"{place}/"):
+            raise UsageError(
+                f"The pipeline root {root} lies inside the image folder {place}; give --pipeline-root another place."
+            )
+    if config.runner.beam == DATAFLOW:
+        _require_dataflow(config, root)
+    destination = config.push.destination and config.push.destination.rstrip("/")
+    for place in [*places, destination or root]:
+        if place.startswith("minio://"):
+            raise UsageError(
+                f"Steps cannot read images from, or publish to, {place}, as only Kubeflow's launcher has the key to "
+                "that store: give --images and push.destination places on gs://, or on a volume (runner.volumes)."
+            )
+    if destination:
+        # Beside the models that it belongs to: pipelines may share a bucket.
+        return Bound(config.model_dump(mode="json"), places, root, destination, f"{destination}-schema")
+    return Bound(config.model_dump(mode="json"), places, root, join(root, "serving"), join(root, "schema"))
+
+
+def _require_dataflow(config: Config, root: str) -> None:
+    missing = [name for name in ("project", "region") if getattr(config.runner.dataflow, name) is None]
+    if missing:
+        raise UsageError(f"runner.beam: dataflow needs runner.dataflow.{missing[0]}; set it.")
+    if not root.startswith("gs://"):
+        raise UsageError(
+            f"runner.beam: dataflow needs a pipeline root on gs://, which Dataflow's workers reach. Received: {root}."
+        )
+
+
+def _absolute(place: str) -> str:
+    return place.rstrip("/") if is_uri(place) else str(Path(place).absolute())
+
+
+def _beside(place: str, name: str) -> str:
+    """A folder beside the first source, above the part that is a pattern."""
+    parent = place.partition("{SPAN")[0].rpartition("/")[0]
+    if "{SPAN" not in place and not is_manifest(place) and parent.endswith(("/", ":")):
+        raise UsageError(
+            f"--images {place} is a whole bucket, so that nothing can lie beside it; give --pipeline-root a place, "
+            "such as gs://another-bucket/graft."
+        )
+    return join(parent or "/", name)
+
+
+def image_of(config: Config, given: str | None = None) -> str:
+    """The image that every step runs in: the one that was given, or configured, or what `make image` builds."""
+    return given or config.runner.image or f"graft:{importlib.metadata.version('graft-pipeline')}"
+
+
+def specification(target: str, bound: Bound, image: str) -> dict[str, Any]:
+    """The `PipelineSpec` of schema 2.1, as JSON.
+
+    Args:
+      target: one of `TARGETS`.
+      bound: what it is compiled for.
+      image: that every step runs in.
+    """
+    from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner as runner
+
+    settings = runner.KubeflowV2DagRunnerConfig(
+        default_image=image, default_commands=COMMAND, use_pipeline_spec_2_1=True
+    )
+    job = runner.KubeflowV2DagRunner(settings).run(bound.pipeline(), write_out=False)
+    return complete(job["pipelineSpec"], target, bound, image)
+
+
+def complete(spec: dict[str, Any], target: str, bound: Bound, image: str) -> dict[str, Any]:
+    """Adds to TFX's specification what it leaves out; changes it.
+
+    Args:
+      spec: as TFX compiles it.
+      target: one of `TARGETS`.
+      bound: what it was compiled for.
+      image: that every step runs in.
+    """
+    from pipeline.graph import NEVER_CACHED
+
+    config, parameters = bound.config, bound.parameters()
+    spec["defaultPipelineRoot"] = bound.root
+    spec["root"]["inputDefinitions"] = {
+        "parameters": {
+            name: {"parameterType": kind, "defaultValue": default} for name, (kind, default) in parameters.items()
+        }
+    }
+    for step, task in spec["root"]["dag"]["tasks"].items():
+        component = spec["components"][task["componentRef"]["name"]]
+        given = component.setdefault("inputDefinitions", {}).setdefault("parameters", {})
+        taken = task.setdefault("inputs", {}).setdefault("parameters", {})
+        for value in taken.values():
+            constant = value["runtimeValue"]["constant"]
+            value["runtimeValue"]["constant"] = escaped(constant) if isinstance(constant, str) else constant
+        if step in TOLD_THE_RUN:
+            given[RUN_ID] = {"parameterType": "STRING"}
+            taken[RUN_ID] = {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}
+        for name, (kind, _) in parameters.items():
+            given[PREFIX + name] = {"parameterType": kind}
+            taken[PREFIX + name] = {"componentInputParameter": name}
+        cached = config.runner.cache and step not in ("ImageExampleGen", *NEVER_CACHED)
+        task["cachingOptions"] = {"enableCache": True} if cached else {}
+        resources = resources_of(config, step)
+        retries = config.runner.retries if resources.retries is None else resources.retries
+        task["retryPolicy"] = {
+            "maxRetryCount": retries,
+            "backoffDuration": f"{config.runner.retry_seconds}s",
+            "backoffFactor": 2.0,
+            "backoffMaxDuration": LONGEST[target],
+        }
+        container = spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
+        container["args"] = _arguments(container["args"], step, bound, component["inputDefinitions"], image)
+        container["resources"] = _resources(resources)
+        container["env"] = [{"name": name, "value": value} for name, value in sorted(config.runner.env.items())]
+    return spec
+
+
+def resources_of(config: Config, step: str) -> ResourcesConfig:
+    """What a step asks for: what is said of it, and for the rest what is said of all."""
+    asked = config.runner.resources
+    general = asked.get(DEFAULT_RESOURCES, ResourcesConfig()).model_dump(exclude_unset=True)
+    return ResourcesConfig(**general | asked.get(step, ResourcesConfig()).model_dump(exclude_unset=True))
+
+
+def _resources(asked: ResourcesConfig) -> dict[str, Any]:
+    """Both the fields of older backends, numbers, and those of newer ones, Kubernetes' quantities."""
+    found: dict[str, Any] = {}
+    if asked.cpu is not None:
+        found |= {"cpuLimit": asked.cpu, "resourceCpuLimit": f"{asked.cpu:g}"}
+        found |= {"cpuRequest": asked.cpu, "resourceCpuRequest": f"{asked.cpu:g}"}
+    if asked.memory_gib is not None:
+        # The numbers are in units of 10^9 bytes.
+        number = round(asked.memory_gib * 1.073741824, 3)
+        found |= {"memoryLimit": number, "resourceMemoryLimit": f"{asked.memory_gib:g}Gi"}
+        found |= {"memoryRequest": number, "resourceMemoryRequest": f"{asked.memory_gib:g}Gi"}
+    if asked.accelerator is not None:
+        found["accelerator"] = {
+            "type": asked.accelerator,
+            "count": str(asked.accelerators),
+            "resourceType": asked.accelerator,
+            "resourceCount": str(asked.accelerators),
+        }
+    return found
+
+
+def _arguments(arguments: list[str], step: str, bound: Bound, inputs: dict[str, Any], image: str) -> list[str]:
+    """TFX's arguments with the types of all inputs, then ours, then Apache Beam's."""
+    given = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    given |= {
+        "--json_serialized_inputs_spec_args": escaped(json.dumps(inputs, sort_keys=True)),
+        "--step": step,
+        "--bound": escaped(bound.dump()),
+    }
+    return [word for pair in given.items() for word in pair] + beam_arguments(bound.config, step, bound.root, image)
+
+
+def escaped(text: str) -> str:
+    """JSON that nobody on the way expands anything in; other text as it is."""
+    if text.startswith(("{", "[")) and text != "{{$}}":
+        for expanded, escape in EXPANDED.items():
+            text = text.replace(expanded, escape)
+    return text
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+def kubernetes(spec: dict[str, Any], config: Config) -> dict[str, Any] | None:
+    """The platform specification: what only Kubernetes has; None where nothing of it was asked for."""
+    runner = config.runner
+    asked: dict[str, Any] = {}
+    if runner.labels:
+        asked["podMetadata"] = {"labels": runner.labels}
+    if runner.volumes:
+        asked["pvcMount"] = [
+            {"constant": mount.name, "pvcNameParameter": _constant(mount.name), "mountPath": mount.path}
+            for mount in runner.volumes
+        ]
+    if runner.secrets:
+        asked["secretAsVolume"] = [
+            {"secretName": mount.name, "secretNameParameter": _constant(mount.name), "mountPath": mount.path}
+            for mount in runner.secrets
+        ]
+    executors = {}
+    for step, task in spec["root"]["dag"]["tasks"].items():
+        label = spec["components"][task["componentRef"]["name"]]["executorLabel"]
+        executors[label] = asked | _nodes(resources_of(config, step))
+    if not any(executors.values()):
+        return None
+    return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}
+
+
+def _constant(value: str) -> dict[str, Any]:
+    return {"runtimeValue": {"constant": value}}
+
+
+def _nodes(asked: ResourcesConfig) -> dict[str, Any]:
+    """On which nodes a step may run. Those with accelerators often keep off what asks for none."""
+    found: dict[str, Any] = {}
+    if asked.node_labels:
+        found["nodeSelector"] = {"labels": asked.node_labels}
+    if asked.accelerator:
+        found["tolerations"] = [{"key": asked.accelerator, "operator": "Exists", "effect": "NoSchedule"}]
+    return found
+
+
+def job(spec: dict[str, Any], config: Config) -> dict[str, Any]:
+    """Vertex AI's `PipelineJob` around a specification."""
+    defaults = spec["root"]["inputDefinitions"]["parameters"]
+    return {
+        "displayName": config.name,
+        "labels": config.runner.labels,
+        "pipelineSpec": spec,
+        "runtimeConfig": {
+            "gcsOutputDirectory": spec["defaultPipelineRoot"],
+            "parameterValues": {name: given["defaultValue"] for name, given in defaults.items()},
+        },
+    } | ({"serviceAccount": config.runner.service_account} if config.runner.service_account else {})
+
+
+def dump(target: str, bound: Bound, image: str) -> str:
+    """What `graft compile` writes.
+
+    Args:
+      target: one of `TARGETS`.
+      bound: what it is compiled for.
+      image: that every step runs in.
+
+    Returns:
+      Kubeflow: YAML, the specification and, where something was asked for that only Kubernetes has, a second document.
+      Vertex: JSON, a `PipelineJob`.
+    """
+    spec, config = specification(target, bound, image), bound.config
+    if target == VERTEX:
+        return json.dumps(job(spec, config), indent=1, sort_keys=True) + "\n"
+    documents = [spec, *filter(None, [kubernetes(spec, config)])]
+    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=True, width=120)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes out what is there twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
