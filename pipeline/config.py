@@ -263,8 +263,8 @@ class RunnerConfig(Section):
     beam: Literal["local", "processes", "dataflow"] = "local"
     dataflow: DataflowConfig = DataflowConfig()
     beam_options: list[str] = []  # further options of Apache Beam, such as --number_of_worker_harness_threads=4
-    # of runs here: a MySQL or MariaDB database for ML Metadata, such as mysql://user@host:3306/database, its password in
-    # the environment variable GRAFT_METADATA_PASSWORD; null: metadata.db in the output folder
+    # of runs here: a MySQL or MariaDB database for ML Metadata, such as mysql://user@host:3306/database, its password
+    # in the environment variable GRAFT_METADATA_PASSWORD; null: metadata.db in the output folder
     metadata: str | None = None
     # the rest is for compiled pipelines (docs/kubeflow.md, docs/vertex.md)
     image: str | None = None  # that every step runs in; null: graft:VERSION, which `make image` builds
