@@ -23,6 +23,7 @@ from components.formats import FormatFiles
 from components.ingestion import ImageCatalog
 from components.publishing import publish, taken_back
 from components.source import LIBRARIES
+from components.steps import run_id_of
 
 
 class Executor(executor.Executor):
@@ -60,7 +61,7 @@ class Executor(executor.Executor):
         return model_card.build(
             about=about
             | {
-                "run_id": self._context.pipeline_run_id if self._context else None,
+                "run_id": run_id_of(self._context.pipeline_run_id) if self._context else None,
                 "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
                 "python": platform.python_version(),
             },
