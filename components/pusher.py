@@ -24,6 +24,7 @@ from components.ingestion import ImageCatalog
 from components.publishing import publish, read_card, taken_back
 from components.serving_places import open_serving
 from components.source import LIBRARIES
+from components.steps import run_id_of
 
 
 class Executor(executor.Executor):
@@ -62,7 +63,7 @@ class Executor(executor.Executor):
         return model_card.build(
             about=about
             | {
-                "run_id": self._context.pipeline_run_id if self._context else None,
+                "run_id": run_id_of(self._context.pipeline_run_id) if self._context else None,
                 "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
                 "python": platform.python_version(),
             },

@@ -29,6 +29,11 @@ STEPS = {
 }
 
 
+# Where output folders share a server, the names of a run and its pipeline in ML Metadata end in it and the folder's id.
+# It is in no run's id, here or on a cluster.
+OF_FOLDER = "@"
+
+
 @dataclass
 class Notes:
     """What a runner knows of a run and the steps themselves do not. Kept in the run's folder while it goes on.
@@ -52,6 +57,11 @@ class Notes:
     def write(self, folder: Path) -> None:
         """Into the run's folder, whole or not at all."""
         write_whole(folder / NOTES_FILE, json.dumps(asdict(self), indent=1) + "\n")
+
+
+def run_id_of(name: str) -> str:
+    """The id of a run by its name in ML Metadata."""
+    return name.partition(OF_FOLDER)[0]
 
 
 def read_notes(folder: Path) -> Notes | None:

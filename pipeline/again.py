@@ -34,7 +34,7 @@ def report(given: Path, to: Path | None) -> None:
         raise UsageError(f"{to} is there already; give --to a file that is not.")
     if not destination.absolute().parent.is_dir():
         raise UsageError(f"There is no folder {destination.absolute().parent}; give --to a file in one that is there.")
-    with lineage.opened(run.output.metadata) as history:
+    with lineage.of(run.output) as history:
         steps = history.run(run.run_id)
     left, kept_out = run_report.with_folder(run.folder, left_by(run, steps))
     # Matplotlib takes a moment to import.

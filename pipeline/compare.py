@@ -80,7 +80,7 @@ def read_side(given: Path) -> Side:
     """
     side = Side(read_run(find_folder(given)))
     try:
-        with lineage.opened(side.run.output.metadata) as history:
+        with lineage.of(side.run.output) as history:
             side.steps = history.run(side.run.run_id)
     except UsageError as error:
         side.problems.append(str(error))

@@ -15,6 +15,7 @@ from components.gate import COMPARABLE
 from components.slices import SLICERS
 from components.splits import SplitRules
 from components.steps import STEPS
+from pipeline import metadata_store
 from trainer.backbones import BACKBONES, BUNDLED, IDENTITY, block_count
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -262,6 +263,9 @@ class RunnerConfig(Section):
     beam: Literal["local", "processes", "dataflow"] = "local"
     dataflow: DataflowConfig = DataflowConfig()
     beam_options: list[str] = []  # further options of Apache Beam, such as --number_of_worker_harness_threads=4
+    # of runs here: a MySQL or MariaDB database for ML Metadata, such as mysql://user@host:3306/database, its password
+    # in the environment variable GRAFT_METADATA_PASSWORD; null: metadata.db in the output folder
+    metadata: str | None = None
     # the rest is for compiled pipelines (docs/kubeflow.md, docs/vertex.md)
     image: str | None = None  # that every step runs in; null: graft:VERSION, which `make image` builds
     pipeline_root: str | None = None  # folder or URI that artifacts go to; null: NAME beside the images
@@ -284,6 +288,11 @@ class RunnerConfig(Section):
         "evaluation.min_class_recall",
         "evaluation.max_accuracy_drop",
     ]
+
+    @field_validator("metadata")
+    @classmethod
+    def _is_a_server(cls, metadata: str | None) -> str | None:
+        return None if metadata is None else metadata_store.parse(metadata).url
 
     @field_validator("resources")
     @classmethod

@@ -20,11 +20,14 @@ from components.data_report import IMAGES_FILE
 from components.errors import GraftError, ImageFailed, printable
 from components.files import read_json_lines
 from components.storage import how_to_look, is_uri
+from pipeline import metadata_store
+from pipeline.output import Output
 
 AGAIN = "run the same command again"
 TRIAL = "Trial "  # steps of `graft tune`
 GPU = re.compile(r"\bGPU|CUDA|cuDNN|\bgpu_", re.IGNORECASE)
 DAMAGED_DATABASE = ("database disk image is malformed", "file is not a database", "malformed database schema")
+SERVER = ("mysql_real_connect failed", "mysql_query failed", "mysql_query aborted")
 DAMAGED_RECORDS = (
     "corrupted record at",
     "truncated record at",
@@ -240,6 +243,16 @@ def _database(found: list[Link], scene: Scene) -> Failure | None:
     )
 
 
+def _server(found: list[Link], scene: Scene) -> Failure | None:
+    """The server of ML Metadata went away, or took something back, while the run went on."""
+    link = causes.saying(found, SERVER)
+    if link is None:
+        return None
+    said = metadata_store.cause(link.text)
+    store = metadata_store.of(Output(scene.output))
+    return Failure(f"The server of runner.metadata, {store.place}, failed ({said}).", f"See that it runs, and {AGAIN}.")
+
+
 def _records(found: list[Link], scene: Scene) -> Failure | None:
     """A file of examples that cannot be read: which one the error seldom says."""
     link = causes.saying(found, DAMAGED_RECORDS)
@@ -297,6 +310,7 @@ RULES = (
     _worker_ended,
     _too_many_files,
     _database,
+    _server,
     _records,
     _artifact,
     _network,

@@ -48,6 +48,7 @@ def create_pipeline(
     schema_folder: str,
     cache: str | None,
     notes: str = "",
+    name: str | None = None,
     **options,
 ) -> Pipeline:
     """Builds the graph.
@@ -63,7 +64,8 @@ def create_pipeline(
       cache: a folder in which the Trainer keeps features and what it needs to go on after it was killed; None where
         the steps run on machines that share no folder.
       notes: the run's folder, where the runner keeps the times of the steps; empty where it does not.
-      **options: for `Pipeline`: metadata connection, cache, Beam arguments.
+      name: of the pipeline in ML Metadata; None for that of the configuration.
+      **options: for `Pipeline`: cache, Beam arguments.
     """
     about = About(images, images_digest(digest), code_digest(), config.resolved)
     # Class folders in; encoded examples in three splits, their metadata without bytes, their schema, a quarantine out.
@@ -165,7 +167,7 @@ def create_pipeline(
     )
     prepare = [example_gen, statistics, schema, validator, data_gate, transform]
     steps = [*prepare, trainer, evaluator, formats, serving_check, pusher, report]
-    return Pipeline(pipeline_name=config.name, pipeline_root=root, components=steps, **options)
+    return Pipeline(pipeline_name=name or config.name, pipeline_root=root, components=steps, **options)
 
 
 def ingestion_settings(config: Config) -> dict:

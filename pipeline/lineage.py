@@ -12,6 +12,9 @@ from typing import Any
 from components.errors import UsageError
 from components.files import read_json
 from components.run_summary import PUSHED_DESTINATION, PUSHED_VERSION, text
+from components.steps import run_id_of
+from pipeline import metadata_store
+from pipeline.output import Output
 
 RUN, NODE, PUSHED_MODEL = "pipeline_run", "node", "PushedModel"
 
@@ -51,6 +54,27 @@ class Execution:
             return json.loads(self.properties[name])
         except (KeyError, TypeError, ValueError):
             return None
+
+
+@contextlib.contextmanager
+def of(output: Output) -> Iterator["History"]:
+    """Opens the history of an output folder, wherever it is kept, for reading.
+
+    Raises:
+      UsageError: it is missing or damaged, or the server that has it cannot be asked.
+    """
+    from ml_metadata import errors
+
+    store = metadata_store.of(output)
+    if store.server is None:
+        with opened(store.database) as history:
+            yield history
+        return
+    known = metadata_store.connect(store)
+    try:
+        yield History(known, store.suffix)
+    except errors.StatusError as error:
+        raise UsageError(f"{store.place} could not be asked ({metadata_store.cause(str(error))}).") from None
 
 
 @contextlib.contextmanager
@@ -119,19 +143,24 @@ def artifacts_of_run(database: Path, run_id: str) -> dict[str, dict[str, Any]]:
 class History:
     """Answers from ML Metadata, for as long as it is open."""
 
-    def __init__(self, store):
-        self._store = store
+    def __init__(self, store, suffix: str = ""):
+        """An open store; what a suffix is given for is all that is read of it: see `metadata_store.Store`."""
+        self._store, self._suffix = store, suffix
 
     def run_ids(self) -> list[str]:
         """Of every run that it knows, oldest first."""
-        return sorted(context.name for context in self._store.get_contexts_by_type(RUN))
+        names = [context.name for context in self._own_contexts(RUN)]
+        return sorted(map(run_id_of, names))
+
+    def _own_contexts(self, kind: str) -> list[Any]:
+        return [each for each in self._store.get_contexts_by_type(kind) if each.name.endswith(self._suffix)]
 
     def run(self, run_id: str) -> dict[str, Execution]:
         """The executions of a run by component id, in the order in which they began; empty for a run it does not know.
 
         A component that was started again in the same run is there as it ended.
         """
-        context = self._store.get_context_by_type_and_name(RUN, run_id)
+        context = self._store.get_context_by_type_and_name(RUN, f"{run_id}{self._suffix}")
         found = self._store.get_executions_by_context(context.id) if context else []
         executions = self._executions(sorted(found, key=lambda execution: execution.id))
         return {execution.component: execution for execution in executions}
@@ -144,13 +173,19 @@ class History:
           destination: the version's place; two places may have a version of one number.
         """
         found = [
-            artifact
-            for artifact in self._store.get_artifacts_by_type(PUSHED_MODEL)
-            if text(artifact, PUSHED_VERSION) == str(version)
+            artifact for artifact in self._own_artifacts(PUSHED_MODEL) if text(artifact, PUSHED_VERSION) == str(version)
         ]
         there = [artifact for artifact in found if text(artifact, PUSHED_DESTINATION) == destination]
         # An output folder may have been moved: then the number, which is a time, has to be enough.
         return next(iter([*there, *found]), None)
+
+    def _own_artifacts(self, kind: str) -> list[Any]:
+        found = self._store.get_artifacts_by_type(kind)
+        if not self._suffix:
+            return found
+        pipelines = self._own_contexts(metadata_store.PIPELINE)
+        own = {artifact.id for each in pipelines for artifact in self._store.get_artifacts_by_context(each.id)}
+        return [artifact for artifact in found if artifact.id in own]
 
     def origins(self, artifact: Any) -> dict[str, Execution]:
         """Everything that an artifact was made of: by component id, the execution that really ran.
@@ -180,7 +215,7 @@ class History:
             yield Execution(
                 # A node's context is named after pipeline and node, and the name of a node has no dot.
                 component=names.get(NODE, execution.type).rpartition(".")[2],
-                run_id=names.get(RUN, "unknown"),
+                run_id=run_id_of(names.get(RUN, "unknown")),
                 began=execution.create_time_since_epoch / 1000,
                 seconds=(execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000,
                 done=execution.last_known_state in (_COMPLETE, _CACHED),

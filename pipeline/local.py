@@ -27,7 +27,7 @@ from components.sources import Sources, list_images, resolve, spans_text
 from components.steps import LOG_FILE, STEPS, SUMMARY_FILE, Notes
 from components.storage import is_uri
 from pipeline import failure as failures
-from pipeline import run_report
+from pipeline import metadata_store, run_report
 from pipeline import summary as summaries
 from pipeline.config import Config
 from pipeline.console import Detail, Steps, telling
@@ -128,6 +128,7 @@ def _opened(
     listing = list_images(sources.places, config.data.follow_symlinks, config.data.split.group)
     output.prepare()
     with output.held():
+        metadata_store.settle(config.runner.metadata, output)
         steps = Steps(detail=detail)
         if ended := output.ended_without_a_word():
             steps.say(f"The run before, {ended.run_id}, ended in {ended.step} without a word: was it killed?")
@@ -361,7 +362,6 @@ class _Run:
         with steps.step(self.notes.step):
             os.environ.setdefault("KERAS_BACKEND", "tensorflow")
             from tfx.dsl.compiler import compiler
-            from tfx.orchestration import metadata
 
             from pipeline import graph
 
@@ -369,6 +369,7 @@ class _Run:
                 notice_dead_workers()
         inputs = json.dumps([self.sources.places, self.digest.value, graph.ingestion_settings(self.config)])
         memory = _Memory(self.output, inputs, self.folder.name)
+        store = metadata_store.of(self.output)
         pipeline = graph.create_pipeline(
             self.config,
             images=self.sources.places,
@@ -378,18 +379,19 @@ class _Run:
             schema_folder=str(self.output.schema),
             cache=str(self.output.cache),
             notes=str(self.folder),
+            name=store.pipeline_name(self.config.name),
             enable_cache=True,
             beam_pipeline_args=local_arguments(self.config),
-            metadata_connection_config=metadata.sqlite_metadata_connection_config(str(self.output.metadata)),
         )
         compiled = compiler.Compiler().compile(pipeline)
-        for launch, node_id in _launchers(compiled, self.folder.name, graph.NEVER_CACHED):
+        run_name = f"{self.folder.name}{store.suffix}"
+        for launch, node_id in _launchers(compiled, store.connection(), run_name, graph.NEVER_CACHED):
             self.begin(STEPS[node_id])
             with steps.step(self.notes.step) as result, run_report.never_fatal(node_id):
                 step_began = time.monotonic()
                 execution = launch()
                 self.notes.timings[node_id] = round(time.monotonic() - step_began, 2)
-                outputs, cached = _outputs_of(self.output.metadata, execution.execution_id)
+                outputs, cached = _outputs_of(store.connection(), execution.execution_id)
                 self.artifacts[node_id] = outputs
                 if cached:
                     self.notes.cached.append(node_id)
@@ -435,21 +437,19 @@ class _Run:
 # ---- TFX's local launcher, node by node -----------------------------------------------------------------------------
 
 
-def _launchers(compiled: Any, run_id: str, never_cached: tuple[str, ...]):
+def _launchers(compiled: Any, connection: Any, run_name: str, never_cached: tuple[str, ...]):
     """Yields (launch, node id) in topological order.
 
     The same calls as TFX's LocalDagRunner makes; it runs all nodes in one go, so that no progress could be shown, and
-    has one cache switch for all of them.
+    has one cache switch for all of them. The connection is no part of what was compiled: there may be a password in it.
     """
     from tfx.dsl.compiler import constants
     from tfx.orchestration import metadata
     from tfx.orchestration.local import runner_utils
     from tfx.orchestration.portable import launcher, runtime_parameter_utils
 
-    runtime_parameter_utils.substitute_runtime_parameter(compiled, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
+    runtime_parameter_utils.substitute_runtime_parameter(compiled, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_name})
     deployment = runner_utils.extract_local_deployment_config(compiled)
-    connection = deployment.metadata_connection_config
-    connection_config = getattr(connection, connection.WhichOneof("connection_config"))
     for node in compiled.nodes:
         pipeline_node = node.pipeline_node
         node_id = pipeline_node.node_info.id
@@ -458,7 +458,7 @@ def _launchers(compiled: Any, run_id: str, never_cached: tuple[str, ...]):
         yield (
             launcher.Launcher(
                 pipeline_node=pipeline_node,
-                mlmd_connection=metadata.Metadata(connection_config),
+                mlmd_connection=metadata.Metadata(connection),
                 pipeline_info=compiled.pipeline_info,
                 pipeline_runtime_spec=compiled.runtime_spec,
                 executor_spec=runner_utils.extract_executor_spec(deployment, node_id),
@@ -468,13 +468,12 @@ def _launchers(compiled: Any, run_id: str, never_cached: tuple[str, ...]):
         )
 
 
-def _outputs_of(database: Path, execution_id: int) -> tuple[dict[str, Any], bool]:
+def _outputs_of(connection: Any, execution_id: int) -> tuple[dict[str, Any], bool]:
     """The output artifacts of an execution by key, and whether they came from the cache."""
-    from ml_metadata.metadata_store import metadata_store
+    import ml_metadata
     from ml_metadata.proto import metadata_store_pb2 as mlmd
-    from tfx.orchestration import metadata
 
-    store = metadata_store.MetadataStore(metadata.sqlite_metadata_connection_config(str(database)))
+    store = ml_metadata.MetadataStore(connection)
     (execution,) = store.get_executions_by_id([execution_id])
     if execution.last_known_state not in (mlmd.Execution.COMPLETE, mlmd.Execution.CACHED):
         raise GraftError("The step did not run: its inputs could not be resolved.")

@@ -9,10 +9,19 @@ from components.errors import UsageError
 if TYPE_CHECKING:
     from pipeline.config import Config
 
+# Before every step on Beam TFX packs itself up for workers that may not have it: 2 s, and 52 MB in the system's
+# temporary folder that nobody removes. It lets that be where an image for the workers is named. This runner has no use
+# for one.
+_WORKERS_HAVE_TFX = "--sdk_container_image=none"
 BEAM_ARGUMENTS = {
     # Named, because Beam's default tries to download another runner first.
-    "local": ["--runner=FnApiRunner"],
-    "processes": ["--runner=FnApiRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=0"],
+    "local": ["--runner=FnApiRunner", _WORKERS_HAVE_TFX],
+    "processes": [
+        "--runner=FnApiRunner",
+        "--direct_running_mode=multi_processing",
+        "--direct_num_workers=0",
+        _WORKERS_HAVE_TFX,
+    ],
 }
 
 

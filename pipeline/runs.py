@@ -88,7 +88,7 @@ def _from_metadata(output: Output, rows: list[dict[str, Any]]) -> list[dict[str,
     """
     there = {row["run_id"]: row for row in rows}
     gone = []
-    with lineage.opened(output.metadata) as history:
+    with lineage.of(output) as history:
         for run_id in history.run_ids():
             row = there.get(run_id)
             if row is not None and row["digest"]:

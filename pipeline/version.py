@@ -15,7 +15,7 @@ from components.run_summary import timestamp
 from components.serving_places import LocalServing, is_version, open_serving
 from components.source import code_digest, source_digest
 from components.storage import is_uri
-from pipeline import in_service, lineage
+from pipeline import in_service, lineage, metadata_store
 from pipeline.output import Output
 from pipeline.run_folder import Run, read_run
 from pipeline.settings import changed
@@ -155,14 +155,14 @@ def _trace(version: Version) -> None:
         )
         return
     try:
-        with lineage.opened(version.output.metadata) as history:
+        with lineage.of(version.output) as history:
             pushed = history.pushed(version.original, f"{version.place}/{version.original}")
             version.origins = history.origins(pushed) if pushed else {}
     except UsageError as error:
         version.problems.append(str(error))
     else:
         if not version.origins and version.there:
-            version.problems.append(f"{version.output.metadata} knows nothing of this version.")
+            version.problems.append(f"{metadata_store.of(version.output).place} knows nothing of this version.")
     if version.origins and version.card["run_id"] is None:
         version.card |= {key: value for key, value in _card_again(version).items() if version.card[key] is None}
 

@@ -68,17 +68,20 @@ PYTHON = re.compile(r"(import|from|def) |\w+ = ")
 OPTIONS = re.compile(r"--\w")
 UNIT = re.compile(r"\[Unit\]")
 PROXY = re.compile(r"server \{")
+# Executed by tests/pipeline/test_metadata_store.py, on a server.
+SQL = re.compile(r"CREATE DATABASE ")
 FOLDERS = re.compile(r"\w+/( |$)")
 MORE_SETTINGS = re.compile("… --set ")
 # Lines that begin like a command, and are what the program says.
 SPOKEN = re.compile(r"graft( setup)?: ")
 # In what the program is quoted with: names of classes and folders, what other programs say, and numbers.
-NAMES = {"circle", "square", "triangle", "hexagon", "cats", "train", "out", "setup", "nan"}
+NAMES = {"ann", "circle", "square", "triangle", "hexagon", "cats", "train", "out", "setup", "nan"}
 OTHERS_SAY = (
     "Unknown image file format. One of JPEG, JPEG XL, PNG, GIF, BMP, WebP required",
     "Not a valid TFRecord. Mismatch of data mask",
     "No files found based on the file pattern",
     "Address already in use",
+    "Host 'pc7' is not allowed to connect to this MariaDB server",
 )
 # Not Graft's: it is fetched, installed or run elsewhere.
 IMAGES_OF_OTHERS = ("tensorflow/serving",)
@@ -108,7 +111,7 @@ def follow(block: Text, scratch: Scratch) -> None:
         for setting in re.findall(r"--set (\S+)", first):
             _graft(lines[0], ["check", "--images", "images", "--set", setting], scratch)
     else:
-        if not (FOLDERS.match(first) or PROXY.match(first)):
+        if not (FOLDERS.match(first) or PROXY.match(first) or SQL.match(first)):
             _quoted(lines, block)
 
 

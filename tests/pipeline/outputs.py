@@ -40,8 +40,8 @@ class Recorder:
       made: the newest artifact of each key.
     """
 
-    def __init__(self, output: Output):
-        self.output, self.store = output, store_of(output.metadata)
+    def __init__(self, output: Output, store=None, suffix: str = ""):
+        self.output, self.store, self._suffix = output, store or store_of(output.metadata), suffix
         self.made: dict[str, Any] = {}
 
     def run(
@@ -76,9 +76,9 @@ class Recorder:
         for name, value in properties.get(component, {}).items():
             execution.custom_properties[name].string_value = value
         contexts = [
-            self._context("pipeline", "graft"),
-            self._context("pipeline_run", run_id),
-            self._context("node", f"graft.{component}"),
+            self._context("pipeline", f"graft{self._suffix}"),
+            self._context("pipeline_run", f"{run_id}{self._suffix}"),
+            self._context("node", f"graft{self._suffix}.{component}"),
         ]
         pairs = [(self.made[key], self._event(mlmd.Event.INPUT, key)) for key in inputs]
         if not failed:

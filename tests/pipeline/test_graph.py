@@ -5,6 +5,7 @@ import json
 import pytest
 
 from pipeline import config as configuration
+from pipeline.runners import BEAM_ARGUMENTS
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +39,12 @@ def test_report_on_a_cluster_knows_what_was_to_be_run_and_of_no_notes(compiled):
     about = json.loads(values["about"])
     assert about["images"] == ["gs://bucket/images"]
     assert about["configuration"]["model"]["backbone"] == "graft_tiny"
+
+
+@pytest.mark.parametrize("runner", list(BEAM_ARGUMENTS))
+def test_step_on_beam_leaves_nothing_of_tfx_in_the_temporary_folder(runner, tmp_path, monkeypatch):
+    from components import ingestion
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    ingestion.Executor(ingestion.Executor.Context(beam_pipeline_args=list(BEAM_ARGUMENTS[runner])))
+    assert list(tmp_path.iterdir()) == []
