@@ -51,6 +51,8 @@ PARAMETERS = {
     "push_formats": ("STRING", '["keras"]'),
     "training_fine_tune_unfreeze": ("STRING", "0.35"),
 }
+# Apache Beam's options where it runs in the step.
+LOCAL = ["--runner=FnApiRunner", "--sdk_container_image=none"]
 # What Vertex calls an accelerator.
 T4 = "runner.resources.Trainer.accelerator=NVIDIA_TESLA_T4"
 # What Kubernetes or Argo would expand in commands, arguments and constants.
@@ -133,7 +135,7 @@ def test_command_and_image(spec, step):
     assert given["--step"] == step
     assert json.loads(given["--json_serialized_inputs_spec_args"]) == component(spec, step)["inputDefinitions"]
     assert Bound.parse(given["--bound"]) == bound_to()
-    assert found["args"][10:] == ["--runner=FnApiRunner"]
+    assert found["args"][10:] == LOCAL
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -362,7 +364,7 @@ def test_dataflow_does_the_work_of_three_steps_in_the_same_image(step):
     spec = compiled.specification("vertex", bound_to(overrides=(*DATAFLOW, T4)), IMAGE)
     options = container(spec, step)["args"][10:]
     if step not in ("ImageExampleGen", "StatisticsGen", "Transform"):
-        assert options == ["--runner=FnApiRunner"]
+        assert options == LOCAL
         return
     assert options == [
         "--runner=DataflowRunner",
@@ -385,7 +387,8 @@ def test_options_of_beam_reach_every_step_where_it_runs_there():
     found = compiled.specification(
         "kubeflow", bound_to(overrides=("runner.beam=processes", "runner.beam_options=[--x=1]")), IMAGE
     )
-    wanted = ["--runner=FnApiRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=0", "--x=1"]
+    processes = ["--direct_running_mode=multi_processing", "--direct_num_workers=0"]
+    wanted = [LOCAL[0], *processes, LOCAL[1], "--x=1"]
     assert all(container(found, step)["args"][10:] == wanted for step in STEPS)
 
 
