@@ -37,19 +37,17 @@ def compile_to(
     output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(output, text)
     click.echo(f"Written: {output}")
-    for line in described(bound, image):
+    say(bound, image, f"Parameters of a run: {', '.join(bound.parameters())}")
+
+
+def say(bound: Bound, image: str, *more: str) -> None:
+    """Prints where a compiled pipeline takes things from and puts them, then `more`, then what may be missing there."""
+    click.echo(f"Images: {', '.join(bound.images)}")
+    click.echo(f"Artifacts: {bound.root}")
+    click.echo(f"Models: {bound.serving}")
+    click.echo(f"Every step runs in: {image}")
+    for line in more:
         click.echo(line)
-
-
-def described(bound: Bound, image: str) -> list[str]:
-    """Where a compiled pipeline takes things from and puts them, a line each."""
-    lines = [
-        f"Images: {', '.join(bound.images)}",
-        f"Artifacts: {bound.root}",
-        f"Models: {bound.serving}",
-        f"Every step runs in: {image}",
-        f"Parameters of a run: {', '.join(bound.parameters())}",
-    ]
     mounted = [mount.path.rstrip("/") for mount in bound.config.runner.volumes]
     unreachable = [
         place
@@ -57,8 +55,7 @@ def described(bound: Bound, image: str) -> list[str]:
         if not is_uri(place) and not any(place.startswith(f"{folder}/") for folder in mounted)
     ]
     if unreachable:
-        lines.append(
+        click.echo(
             f"Note: every step must find {unreachable[0]} in its container; give URIs, or name a volume that holds it "
             "in runner.volumes."
         )
-    return lines
