@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 EXIT_CODES = """\b
 Exit codes:
   0  done: published, or nothing new to do
-  1  unexpected failure
-  2  usage or configuration, a missing image folder, weights that cannot be had, an output that cannot be written
+  1  unexpected failure, or a service that failed or gave no answer in time
+  2  usage or configuration, a missing image folder, weights that cannot be had, an output that cannot be written,
+     a service that is not reached or refuses
   3  data refused: no usable image, fewer than two classes, over a budget
   4  model refused by the gate
   5  another run holds this output folder

@@ -152,7 +152,7 @@ def _deployment(target: str, bound: Bound, image: str, parameters: dict[str, Any
     name, now = bound.config.name, datetime.datetime.now(datetime.UTC)
     return Deployment(
         name,
-        f"{name}-{now:%Y%m%d-%H%M%S}",
+        f"{name}-{now:%Y%m%d-%H%M%S}{now.microsecond // 1000:03}",
         compiled.dump(target, bound, image),
         parameters,
         bound.root,
@@ -225,41 +225,38 @@ def _typed(name: str, kind: str, text: str) -> Any:
 def _schedule(platform: Platform, name: str, uploaded: Any, expression: str) -> tuple[Started, list[Schedule]]:
     """Makes a schedule in the place of ours of the same name. No two of them ever start runs at the same time."""
     before = [each for each in platform.schedules() if each.ours and each.name == name]
-    going = [each for each in before if not each.paused]
-    for each in going:
-        platform.pause(each.id)
     try:
+        for each in before:
+            if not each.paused:
+                platform.pause(each.id)
         made = platform.schedule(uploaded, expression)
     except BaseException as error:
-        raise _put_back(platform, name, before, going, error) from None
+        raise _put_back(platform, name, before, error) from None
     try:
         for each in before:
             platform.delete(each.id)
     except GraftError as error:
         raise type(error)(
-            f"The schedule {made.id} was made, but the one that it replaces stays there, paused: {error}"
+            f"The schedule {made.id} was made, but one that it replaces stays there, paused: {error}"
         ) from None
     return made, before
 
 
-def _put_back(
-    platform: Platform, name: str, before: list[Schedule], going: list[Schedule], error: BaseException
-) -> BaseException:
+def _put_back(platform: Platform, name: str, before: list[Schedule], error: BaseException) -> BaseException:
     """Lets the schedules go on that were paused for a new one that was not made; the error to raise."""
-    if not isinstance(error, GraftError) or not going:
-        return error
-    ids = {each.id for each in before}
+    going, ids = [each for each in before if not each.paused], {each.id for each in before}
     try:
         # Where no answer came, it may have been made all the same.
-        for each in platform.schedules():
+        for each in platform.schedules() if going else []:
             if each.ours and each.name == name and each.id not in ids:
                 platform.delete(each.id)
         for each in going:
             platform.resume(each.id)
-    except GraftError:
-        return type(error)(
-            f"{error} The schedule before it is paused now: look what is there with --list, and let it go on with "
-            f"--resume {going[0].id}."
+    except GraftError as another:
+        said = error if isinstance(error, GraftError) else another
+        return type(said)(
+            f"{said} The schedule before it is paused now: look what is there with --list, and let it go on with "
+            f"--resume {name}."
         )
     return error
 

@@ -19,7 +19,8 @@ from kfp_server_api.exceptions import ApiException
 from kfp_server_api.rest import RESTClientObject
 
 from components.errors import GraftError, UsageError
-from pipeline.platforms import TIMEOUT, Deployment, Recorder, Schedule, ServiceError, Started, message_in, refusal
+from pipeline import platforms
+from pipeline.platforms import Deployment, Recorder, Schedule, Started, late, message_in, refusal
 
 # Says in a schedule's description who made it.
 MARK = "Made by graft deploy."
@@ -52,7 +53,9 @@ class _Connection(RESTClientObject):
     def request(self, method: str, url: str, query_params: Any = None, **options: Any) -> Any:
         if self._recorder:
             return self._recorded(method, url, dict(query_params or []), options)
-        response = super().request(method, url, query_params=query_params, **options | {"_request_timeout": TIMEOUT})
+        response = super().request(
+            method, url, query_params=query_params, **options | {"_request_timeout": platforms.TIMEOUT}
+        )
         try:
             json.loads(response.data)
         except ValueError:
@@ -137,7 +140,7 @@ class Kubeflow:
         if not recorder:
             _require_address(self._address)
             _require_no_sign_in()
-        with self._in_words("was not reached"):
+        with self._in_words("was not asked"):
             self._client = _Client(host, recorder, credentials=None if recorder else _token())
             self._address = self._client.configuration.host
             self._namespace = namespace or self._client.get_user_namespace() or None
@@ -292,8 +295,9 @@ def _require_address(address: str) -> None:
             f"--target kubeflow needs --host, such as http://127.0.0.1:8080 after `{FORWARD}`; or set "
             f"{kfp_settings.KF_PIPELINES_ENDPOINT_ENV}."
         )
-    if address and (not urlsplit(address if "//" in address else f"//{address}").hostname or " " in address):
-        raise UsageError(f"--host takes an address such as http://127.0.0.1:8080. Received: {address!r}.")
+    split = urlsplit(address if "//" in address else f"//{address}")
+    if address and (not split.hostname or " " in address or "@" in split.netloc):
+        raise UsageError("--host takes an address such as http://127.0.0.1:8080, without a user or password.")
 
 
 def _require_no_sign_in() -> None:
@@ -321,14 +325,14 @@ def _token() -> ServiceAccountTokenVolumeCredentials | None:
 
 
 def _unreachable(where: str, failed: str, error: BaseException) -> GraftError:
-    late = (urllib3.exceptions.ReadTimeoutError, urllib3.exceptions.ConnectTimeoutError)
-    if isinstance(error, late):
-        return ServiceError(
-            f"{where} {failed}: no answer within {TIMEOUT} s; look there whether it happened all the same before you "
-            "try again."
-        )
-    reason = "no such host" if isinstance(error, urllib3.exceptions.NameResolutionError) else "connection refused"
-    if not isinstance(error, urllib3.exceptions.NewConnectionError):
+    # Some of the former are the latter, too.
+    if isinstance(error, urllib3.exceptions.NameResolutionError):
+        reason = "no such host"
+    elif isinstance(error, urllib3.exceptions.NewConnectionError):
+        reason = "connection refused"
+    elif isinstance(error, urllib3.exceptions.TimeoutError):
+        return late(where, failed)
+    else:
         reason = "the connection broke"
     return UsageError(f"{where} does not answer ({reason}); look at --host, or forward a port: {FORWARD}.")
 

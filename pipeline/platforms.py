@@ -145,6 +145,13 @@ def refusal(doing: str, status: int, said: str, advice: dict[int, str]) -> Graft
     return (ServiceError if failed else UsageError)(sentence)
 
 
+def late(where: str, failed: str) -> ServiceError:
+    """The error where no answer came in time."""
+    return ServiceError(
+        f"{where} {failed}, or so it seems: no answer within {TIMEOUT} s; look there before you try again."
+    )
+
+
 def message_in(body: str, secrets: tuple[str, ...] = ()) -> str:
     """What an answer says in one line; nothing where it is no JSON, as the page of a proxy is none.
 

@@ -19,7 +19,8 @@ from google.cloud import aiplatform_v1
 from google.protobuf import json_format
 
 from components.errors import GraftError, UsageError
-from pipeline.platforms import TIMEOUT, Deployment, Recorder, Schedule, ServiceError, Started, message_in, refusal
+from pipeline import platforms
+from pipeline.platforms import Deployment, Recorder, Schedule, Started, late, message_in, refusal
 
 # What gcloud takes the address of the API from, too.
 ENDPOINT = "CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM"
@@ -35,8 +36,10 @@ ADVICE = {
     404: "look at --project and --region",
     409: "look at what is there of that name, and try again",
 }
+# What a token service says of a refusal.
+OAUTH_ERROR = re.compile(r"\b(?:invalid|unauthorized|access|unsupported)_[a-z_]+\b")
 # Of the id of a run: a letter first, and room for the time.
-NAME = re.compile("[a-z][a-z0-9-]{0,111}")
+NAME = re.compile("[a-z][a-z0-9-]{0,107}")
 
 
 class _Recording(requests.adapters.BaseAdapter):
@@ -100,7 +103,7 @@ class Vertex:
         """Nothing is uploaded: every request carries the specification."""
         if not NAME.fullmatch(deployment.name):
             raise UsageError(
-                "Vertex AI takes names of lower case letters, digits and hyphens that begin with a letter, up to 112 "
+                "Vertex AI takes names of lower case letters, digits and hyphens that begin with a letter, up to 108 "
                 f"of them. Received: {deployment.name}; set name."
             )
         if not deployment.root.startswith("gs://"):
@@ -116,7 +119,7 @@ class Vertex:
             parent=self._parent, pipeline_job=_message(job), pipeline_job_id=deployment.version
         )
         with self._in_words("did not start the run"):
-            made = self._jobs.create_pipeline_job(request, timeout=TIMEOUT, retry=None)
+            made = self._jobs.create_pipeline_job(request, timeout=platforms.TIMEOUT, retry=None)
         return Started(made.name, self._page("runs", made.name))
 
     def schedule(self, uploaded: tuple[Deployment, dict[str, Any]], cron: str) -> Started:
@@ -135,14 +138,16 @@ class Vertex:
             ),
         )
         with self._in_words("did not make the schedule"):
-            made = self._schedules.create_schedule(parent=self._parent, schedule=schedule, timeout=TIMEOUT, retry=None)
+            made = self._schedules.create_schedule(
+                parent=self._parent, schedule=schedule, timeout=platforms.TIMEOUT, retry=None
+            )
         return Started(_last(made.name), self._page("schedules", made.name))
 
     def schedules(self) -> list[Schedule]:
         """Every schedule of the project and region that starts pipelines."""
         request = aiplatform_v1.ListSchedulesRequest(parent=self._parent, filter="create_pipeline_job_request:*")
         with self._in_words("did not list the schedules"):
-            found = list(self._schedules.list_schedules(request, timeout=TIMEOUT, retry=None))
+            found = list(self._schedules.list_schedules(request, timeout=platforms.TIMEOUT, retry=None))
         return [
             Schedule(
                 _last(each.name),
@@ -157,17 +162,17 @@ class Vertex:
     def pause(self, schedule: str) -> None:
         """Pauses the schedule."""
         with self._in_words("did not pause the schedule"):
-            self._schedules.pause_schedule(name=self._named(schedule), timeout=TIMEOUT, retry=None)
+            self._schedules.pause_schedule(name=self._named(schedule), timeout=platforms.TIMEOUT, retry=None)
 
     def resume(self, schedule: str) -> None:
         """Resumes the schedule."""
         with self._in_words("did not resume the schedule"):
-            self._schedules.resume_schedule(name=self._named(schedule), timeout=TIMEOUT, retry=None)
+            self._schedules.resume_schedule(name=self._named(schedule), timeout=platforms.TIMEOUT, retry=None)
 
     def delete(self, schedule: str) -> None:
         """Asks for the removal of the schedule, which the service then does by itself; its runs go on."""
         with self._in_words("did not remove the schedule"):
-            self._schedules.delete_schedule(name=self._named(schedule), timeout=TIMEOUT, retry=None)
+            self._schedules.delete_schedule(name=self._named(schedule), timeout=platforms.TIMEOUT, retry=None)
 
     def _named(self, schedule: str) -> str:
         return f"{self._parent}/schedules/{schedule}"
@@ -183,19 +188,16 @@ class Vertex:
             yield
         except GoogleAPICallError as error:
             body = error.response.text if error.response is not None else json.dumps(error.message)
-            said = message_in(body, _secrets(self._credentials))
+            said = message_in(body, (getattr(self._credentials, "token", None) or "",))
             raise refusal(f"{where} {failed}", error.code, said, ADVICE) from None
         except requests.Timeout:
-            raise ServiceError(
-                f"{where} {failed}: no answer within {TIMEOUT} s; look there whether it happened all the same before "
-                "you try again."
-            ) from None
+            raise late(where, failed) from None
         except requests.ConnectionError:
             raise UsageError(
                 f"{where} does not answer; look at --region, --endpoint and whether this machine reaches it."
             ) from None
         except GoogleAuthError as error:
-            raise _no_credentials(error, self._credentials) from None
+            raise _no_credentials(error) from None
         except (json_format.ParseError, requests.RequestException, UnicodeDecodeError):
             raise UsageError(
                 f"What answers at {self._address} is not Vertex AI's API; look at --endpoint and at proxies between."
@@ -207,9 +209,9 @@ def _address(given: str | None, region: str) -> str:
     address = (given or f"{region}-aiplatform.googleapis.com").rstrip("/")
     address = address if "://" in address else f"https://{address}"
     split = urlsplit(address)
-    if split.scheme not in ("http", "https") or not split.hostname or split.path:
+    if split.scheme not in ("http", "https") or not split.hostname or split.path or "@" in split.netloc:
         raise UsageError(
-            f"--endpoint takes an address such as https://my-endpoint.p.googleapis.com. Received: {given!r}."
+            "--endpoint takes an address such as https://my-endpoint.p.googleapis.com, without a path, user or password."
         )
     return address
 
@@ -225,27 +227,33 @@ def _message(job: dict[str, Any]) -> aiplatform_v1.PipelineJob:
 
 def _credentials() -> Any:
     """Application Default Credentials, with a token where one has to be asked for."""
-    credentials = None
+    request = Request(requests.Session())
+
+    def bounded(*given: Any, **options: Any) -> Any:
+        return request(*given, **options | {"timeout": platforms.TIMEOUT})
+
     try:
-        credentials, _ = google.auth.default(scopes=[SCOPE])
+        credentials, _ = google.auth.default(scopes=[SCOPE], request=bounded)
         # Those of a service account sign their tokens themselves.
         if not hasattr(credentials, "with_always_use_jwt_access"):
-            request = Request(requests.Session())
-            credentials.refresh(lambda *given, **options: request(*given, **options | {"timeout": TIMEOUT}))
+            credentials.refresh(bounded)
     except (GoogleAuthError, ValueError) as error:
-        raise _no_credentials(error, credentials) from None
+        raise _no_credentials(error) from None
     return credentials
 
 
-def _secrets(credentials: Any) -> tuple[str, ...]:
-    """What must not be printed."""
-    return tuple(getattr(credentials, name, None) or "" for name in ("token", "refresh_token", "client_secret"))
-
-
-def _no_credentials(error: Exception, credentials: Any) -> GraftError:
-    said = message_in(json.dumps(str(error.args[0] if error.args else error)), _secrets(credentials))
+def _no_credentials(error: Exception) -> GraftError:
     if isinstance(error, DefaultCredentialsError):
-        return UsageError(f"No credentials of Google's can be used ({said}); {LOGIN}.")
+        return UsageError(
+            f"No credentials of Google's can be used ({message_in(json.dumps(str(error.args[0])))}); {LOGIN}."
+        )
+    if isinstance(error.__cause__, requests.Timeout):
+        return late("Google", "gave no token")
     if isinstance(error, TransportError):
-        return UsageError(f"Google was not reached for a token ({said}); look whether this machine reaches it.")
-    return UsageError(f"Google gave no token for the credentials that are set ({said}); {LOGIN}.")
+        return UsageError(
+            "Google was not reached for a token; look whether this machine reaches oauth2.googleapis.com."
+        )
+    # What else was said may hold what was sent.
+    code = OAUTH_ERROR.search(str(error))
+    said = f" ({code[0]})" if code else ""
+    return UsageError(f"Google gave no token for the credentials that are set{said}; {LOGIN}.")
