@@ -140,8 +140,10 @@ class Kubeflow:
         if not recorder:
             _require_address(self._address)
             _require_no_sign_in()
-        with self._in_words("was not asked"):
-            self._client = _Client(host, recorder, credentials=None if recorder else _token())
+        with self._in_words("did not answer as it should"):
+            trusted = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
+            token = None if recorder else _token()
+            self._client = _Client(host, recorder, credentials=token, ssl_ca_cert=trusted)
             self._address = self._client.configuration.host
             self._namespace = namespace or self._client.get_user_namespace() or None
             shared = self._client.multi_user()
@@ -265,8 +267,7 @@ class Kubeflow:
 
     def _refused(self, where: str, failed: str, error: ApiException) -> GraftError:
         if not error.status:
-            said = message_in(json.dumps(str(error.reason)))
-            return UsageError(f"{where} was not reached ({said}); give --host its https:// or http:// as it is.")
+            return _unencrypted(where)
         secrets = self._client.secrets() if self._client else ()
         said = message_in(error.body or "", secrets)
         if 300 <= error.status < 400 or (not said and error.status in (200, 404)):
@@ -332,9 +333,18 @@ def _unreachable(where: str, failed: str, error: BaseException) -> GraftError:
         reason = "connection refused"
     elif isinstance(error, urllib3.exceptions.TimeoutError):
         return late(where, failed)
+    elif isinstance(error, urllib3.exceptions.SSLError):
+        return _unencrypted(where)
     else:
         reason = "the connection broke"
     return UsageError(f"{where} does not answer ({reason}); look at --host, or forward a port: {FORWARD}.")
+
+
+def _unencrypted(where: str) -> UsageError:
+    return UsageError(
+        f"{where} has no encryption that can be trusted; "
+        "look whether --host begins with http or https, or name its certificate authority in REQUESTS_CA_BUNDLE."
+    )
 
 
 def _web_page(address: str) -> UsageError:

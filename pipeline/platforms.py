@@ -146,9 +146,9 @@ def refusal(doing: str, status: int, said: str, advice: dict[int, str]) -> Graft
 
 
 def late(where: str, failed: str) -> ServiceError:
-    """The error where no answer came in time."""
+    """The error where no answer came in time; arguments as for `refusal`, in two parts."""
     return ServiceError(
-        f"{where} {failed}, or so it seems: no answer within {TIMEOUT} s; look there before you try again."
+        f"{where} {failed} within {TIMEOUT} s; look there whether it is done all the same before you try again."
     )
 
 

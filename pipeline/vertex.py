@@ -20,7 +20,7 @@ from google.protobuf import json_format
 
 from components.errors import GraftError, UsageError
 from pipeline import platforms
-from pipeline.platforms import Deployment, Recorder, Schedule, Started, late, message_in, refusal
+from pipeline.platforms import Deployment, Recorder, Schedule, ServiceError, Started, late, message_in, refusal
 
 # What gcloud takes the address of the API from, too.
 ENDPOINT = "CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM"
@@ -211,7 +211,7 @@ def _address(given: str | None, region: str) -> str:
     split = urlsplit(address)
     if split.scheme not in ("http", "https") or not split.hostname or split.path or "@" in split.netloc:
         raise UsageError(
-            "--endpoint takes an address such as https://my-endpoint.p.googleapis.com, without a path, user or password."
+            "--endpoint takes an address such as https://my-endpoint.p.googleapis.com, with no path, user or password."
         )
     return address
 
@@ -248,7 +248,7 @@ def _no_credentials(error: Exception) -> GraftError:
             f"No credentials of Google's can be used ({message_in(json.dumps(str(error.args[0])))}); {LOGIN}."
         )
     if isinstance(error.__cause__, requests.Timeout):
-        return late("Google", "gave no token")
+        return ServiceError(f"Google gave no token within {platforms.TIMEOUT} s; try again later.")
     if isinstance(error, TransportError):
         return UsageError(
             "Google was not reached for a token; look whether this machine reaches oauth2.googleapis.com."

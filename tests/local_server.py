@@ -1,6 +1,7 @@
 """HTTP servers on loopback that stand for services which cannot be had here."""
 
 import asyncio
+import ssl
 import threading
 
 from aiohttp import web
@@ -11,9 +12,11 @@ class LocalServer:
 
     Attributes:
       address: such as `http://127.0.0.1:1234`.
+      tls: what it answers HTTPS with, set before it starts; None for HTTP.
     """
 
     def __init__(self):
+        self.tls: ssl.SSLContext | None = None
         self._loop = asyncio.new_event_loop()
 
     async def answer(self, request: web.Request) -> web.Response:
@@ -37,9 +40,9 @@ class LocalServer:
         # A request that waits ends when whoever asked has given up.
         runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=1)
         self._loop.run_until_complete(runner.setup())
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self.tls)
         self._loop.run_until_complete(site.start())
-        self.address = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
+        self.address = f"http{'s' if self.tls else ''}://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
         started.set()
         self._loop.run_forever()
         self._loop.run_until_complete(runner.cleanup())

@@ -1,11 +1,20 @@
 """What the tests of `graft deploy` share: the command in this process, as TFX takes seconds to import."""
 
+import datetime
 import json
 import re
 import socket
+import ssl
 import sys
+from ipaddress import IPv4Address
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from pipeline import cli
 
@@ -76,6 +85,28 @@ def same_requests(dry: list[dict], sent: list[tuple]) -> None:
     assert [(each["method"], without_ids(each["path"])) for each in dry] == [
         (method, without_ids(path)) for method, path, _, _ in sent
     ]
+
+
+def certificate(path: Path) -> ssl.SSLContext:
+    """For a server at 127.0.0.1: signed by itself, and written to a file for those who are to trust it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    path.write_bytes(made.public_bytes(Encoding.PEM))
+    both = path.with_suffix(".both")
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    both.write_bytes(private + path.read_bytes())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(both)
+    return context
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """`graft deploy --target kubeflow` against a server that speaks Kubeflow Pipelines' REST."""
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,10 @@ from kfp.client import Client
 
 from pipeline import compiled, config, platforms
 from pipeline.kubeflow import MARK
+from tests.conftest import ROOT
 from tests.kubeflow_server import KubeflowServer
 from tests.local_server import Refused
-from tests.pipeline.deployed import PIPELINE, command, id_in, same_requests  # noqa: F401
+from tests.pipeline.deployed import PIPELINE, certificate, command, id_in, same_requests  # noqa: F401
 
 MONDAYS = ("--cron", "0 3 * * 1")
 
@@ -177,7 +180,7 @@ def test_fault_is_one_sentence(kubeflow, server, fault, at):
 def test_server_that_never_answers_is_given_up(kubeflow, server, monkeypatch, at):
     monkeypatch.setattr(platforms, "TIMEOUT", 1)
     server.faults[at] = None
-    assert "no answer within 1 s" in kubeflow.refused(*kubeflow.there, *PIPELINE, code=1)
+    assert "within 1 s; look there" in kubeflow.refused(*kubeflow.there, *PIPELINE, code=1)
 
 
 def test_server_that_is_not_there_is_one_sentence(command):  # noqa: F811
@@ -186,6 +189,35 @@ def test_server_that_is_not_there_is_one_sentence(command):  # noqa: F811
         port = free.getsockname()[1]
     text = command.refused("--target", "kubeflow", "--host", f"http://127.0.0.1:{port}", "--list")
     assert "connection refused" in text and "kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80" in text
+
+
+def test_host_with_the_wrong_scheme_or_a_password_is_one_sentence(kubeflow, server):
+    secure = server.address.replace("http:", "https:")
+    assert "begins with http or https" in kubeflow.refused("--target", "kubeflow", "--host", secure, "--list")
+    kubeflow.refused("--target", "kubeflow", "--host", "http://me:secret@x", "--list")
+    assert "secret" not in kubeflow.printed
+
+
+def test_certificate_of_ones_own_is_trusted_where_the_environment_says_so(command, monkeypatch, tmp_path):  # noqa: F811
+    secure = KubeflowServer()
+    secure.tls = certificate(tmp_path / "ca.pem")
+    with secure:
+        words = ("--target", "kubeflow", "--host", secure.address, "--list")
+        assert "no encryption that can be trusted" in command.refused(*words)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+        command.done(*words)
+
+
+def test_host_of_the_environment_is_taken(kubeflow, server, monkeypatch):
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.address)
+    kubeflow.done("--target", "kubeflow", "--list")
+
+
+def test_help_imports_no_client():
+    words = "from pipeline.cli import graft; graft.main(['deploy', '--help'], standalone_mode=False)"
+    heavy = "import sys; assert not {'tfx', 'kfp', 'google.cloud.aiplatform_v1', 'google.auth'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", f"{words}; {heavy}"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "--cron" in done.stdout, done.stderr
 
 
 def test_missing_host_is_one_sentence(command, monkeypatch, tmp_path):  # noqa: F811

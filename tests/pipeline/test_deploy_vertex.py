@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from pipeline import compiled, config, platforms
 from tests.local_server import Refused
-from tests.pipeline.deployed import PIPELINE, command, id_in, same_requests  # noqa: F401
+from tests.pipeline.deployed import PIPELINE, certificate, command, id_in, same_requests  # noqa: F401
 from tests.vertex_server import ACCESS_TOKEN, SUBJECT_TOKEN, VertexServer
 
 MONDAYS = ("--cron", "0 3 * * 1")
@@ -184,6 +184,16 @@ def test_server_that_is_not_there_is_one_sentence(vertex):
         port = free.getsockname()[1]
     text = vertex.refused(*PLACE, "--endpoint", f"http://127.0.0.1:{port}", "--list")
     assert "does not answer; look at --region, --endpoint" in text
+
+
+def test_certificate_of_ones_own_is_trusted_where_the_environment_says_so(command, monkeypatch, tmp_path):  # noqa: F811
+    secure = VertexServer()
+    secure.tls = certificate(tmp_path / "ca.pem")
+    with secure:
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", secure.credentials(tmp_path))
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+        command.done(*PLACE, "--endpoint", secure.address, "--list")
+        assert secure.sent("GET", "/schedules") and not secure.wrong
 
 
 def test_endpoint_of_gcloud_is_taken(vertex, server, monkeypatch):
