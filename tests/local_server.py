@@ -112,7 +112,8 @@ class RestServer(LocalServer):
             return web.json_response(self.reply(request.method, request.path, dict(request.query), body))
         except Refused as refused:
             if isinstance(refused.body, str):
-                return web.Response(status=refused.status, text=refused.body, content_type="text/html")
+                headers = {"Location": "/sign-in"} if 300 <= refused.status < 400 else None
+                return web.Response(status=refused.status, text=refused.body, content_type="text/html", headers=headers)
             return web.json_response(refused.body, status=refused.status)
         except Exception as error:
             self.wrong.append(f"{request.method} {request.path}: {error!r}")

@@ -181,6 +181,7 @@ def test_server_that_never_answers_is_given_up(kubeflow, server, monkeypatch, at
     monkeypatch.setattr(platforms, "TIMEOUT", 1)
     server.faults[at] = None
     assert "within 1 s; look there" in kubeflow.refused(*kubeflow.there, *PIPELINE, code=1)
+    assert len(server.sent(*at)) == 1
 
 
 def test_server_that_is_not_there_is_one_sentence(command):  # noqa: F811

@@ -7,6 +7,8 @@ import socket
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from google.auth.credentials import AnonymousCredentials, CredentialsWithRegionalAccessBoundary
+from google.cloud import aiplatform
 
 from pipeline import compiled, config, platforms
 from tests.local_server import Refused
@@ -21,6 +23,10 @@ PLACE = ("--target", "vertex", "--project", "my-project", "--region", "europe-we
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     monkeypatch.delenv("CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM", raising=False)
+    # Google's library would ask another of its services, in the background, where the credentials may be used.
+    monkeypatch.setattr(
+        CredentialsWithRegionalAccessBoundary, "_is_regional_access_boundary_lookup_required", lambda _: False
+    )
     with VertexServer() as server:
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", server.credentials(tmp_path))
         yield server
@@ -66,6 +72,33 @@ def test_schedule_does_not_overlap_and_carries_its_values(vertex, server):
     assert job["runtimeConfig"]["parameterValues"]["evaluation_min_accuracy"] == "0.9"
     assert job["runtimeConfig"]["gcsOutputDirectory"] == "gs://bucket/signs"
     assert not server.jobs
+
+
+def test_requests_are_those_that_the_pipeline_job_of_google_would_send(vertex, server, tmp_path):
+    """`PipelineJob.submit` would look for the bucket first, with waits of its own, and make it where it is missing."""
+    settings = ("--set", "runner.labels={team: vision}", "--parameter", "data_spans=2")
+    vertex.done(*vertex.there, *PIPELINE, *settings)
+    vertex.done(*vertex.there, *PIPELINE, *settings, *MONDAYS)
+    overrides = [word for word in (*PIPELINE, *settings) if "=" in word and word != "data_spans=2"]
+    bound = compiled.bind(config.load(None, overrides), ["gs://bucket/photos"])
+    template = tmp_path / "pipeline.json"
+    template.write_text(compiled.dump("vertex", bound, "registry.example/graft:1"))
+    given = {"project": "my-project", "location": "europe-west4", "credentials": AnonymousCredentials()}
+    job = aiplatform.PipelineJob(
+        "signs", str(template), parameter_values={"data_spans": 2}, labels={"team": "vision"}, **given
+    )
+    schedule = aiplatform.PipelineJobSchedule(job, "signs", **given)
+    assert same(server.sent("POST", "/pipelineJobs")[0][1], job._gca_resource)
+    sent = server.sent("POST", "/schedules")[0][1]
+    for name in ("cron", "maxConcurrentRunCount", "maxConcurrentActiveRunCount"):
+        del sent[name]
+    del sent["createPipelineJobRequest"]["pipelineJob"]["displayName"]
+    sent["createPipelineJobRequest"]["pipelineJob"]["labels"].pop("made-by")
+    assert same(sent, schedule._gca_resource)
+
+
+def same(sent: dict, message) -> bool:
+    return sent == json.loads(type(message).to_json(message, including_default_value_fields=False))
 
 
 def foreign(server) -> dict:
