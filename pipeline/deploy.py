@@ -18,7 +18,7 @@ from pipeline.bound import Bound
 from pipeline.compile import say
 from pipeline.config import Config
 from pipeline.noise import noise_to
-from pipeline.platforms import Deployment, Platform, Recorder, Schedule, Started, about
+from pipeline.platforms import KUBEFLOW_ROOTS, Deployment, Platform, Recorder, Schedule, Started, about
 
 # What is done with a schedule that is there, and how that is told.
 ACTIONS = {"pause": "Paused", "resume": "Resumed", "delete": "Removed"}
@@ -161,9 +161,9 @@ def _deployment(target: str, bound: Bound, image: str, parameters: dict[str, Any
 
 
 def _say(target: str, deployment: Deployment, made: Started, expression: str | None, replaced: list[Schedule]) -> None:
-    if target == compiled.KUBEFLOW and "://" not in deployment.root:
+    if target == compiled.KUBEFLOW and not deployment.root.startswith(KUBEFLOW_ROOTS):
         click.echo(
-            f"Note: Kubeflow takes a pipeline root on gs://, s3:// or minio:// only, so that artifacts go to the "
+            "Note: Kubeflow takes a pipeline root on gs://, s3:// or minio:// only, so that artifacts go to the "
             f"cluster's own and not to {deployment.root}."
         )
     if expression:

@@ -20,11 +20,10 @@ from kfp_server_api.rest import RESTClientObject
 
 from components.errors import GraftError, UsageError
 from pipeline import platforms
-from pipeline.platforms import Deployment, Recorder, Schedule, Started, late, message_in, refusal
+from pipeline.platforms import KUBEFLOW_ROOTS, Deployment, Recorder, Schedule, Started, late, message_in, refusal
 
 # Says in a schedule's description who made it.
 MARK = "Made by graft deploy."
-ROOTS = ("gs://", "s3://", "minio://")
 PAGE = 100  # schedules that are asked for at a time
 # Without it, Kubernetes removes with a schedule the runs of it that go on.
 ORPHAN = "ORPHAN"
@@ -173,7 +172,7 @@ class Kubeflow:
             "pipeline_id": pipeline_id,
             "version_id": version_id,
             "params": deployment.parameters,
-            "pipeline_root": deployment.root if deployment.root.startswith(ROOTS) else None,
+            "pipeline_root": deployment.root if deployment.root.startswith(KUBEFLOW_ROOTS) else None,
             "service_account": deployment.service_account,
         }
 
@@ -257,9 +256,7 @@ class Kubeflow:
             raise self._refused(where, failed, error) from None
         except urllib3.exceptions.HTTPError as error:
             raise _unreachable(where, failed, getattr(error, "reason", None) or error) from None
-        except _NoAnswer:
-            raise _web_page(self._address) from None
-        except UnicodeDecodeError:
+        except (_NoAnswer, UnicodeDecodeError):
             raise _web_page(self._address) from None
         except GoogleAuthError as error:
             said = message_in(json.dumps(str(error)))
@@ -270,7 +267,7 @@ class Kubeflow:
             return _unencrypted(where)
         secrets = self._client.secrets() if self._client else ()
         said = message_in(error.body or "", secrets)
-        if 300 <= error.status < 400 or (not said and error.status in (200, 404)):
+        if 300 <= error.status < 400 or (error.status == 404 and not said):
             return _web_page(self._address)
         return refusal(f"{where} {failed}", error.status, said, ADVICE)
 
