@@ -17,11 +17,13 @@ COPY scripts/bootstrap.lock scripts/
 RUN pip install --no-cache-dir --require-hashes -r scripts/bootstrap.lock
 COPY requirements.lock pyproject.toml ./
 COPY scripts/dev_packages scripts/
-# Compiled here, as no user of the image can write beside the sources; by hash, as dates do not survive every registry.
+# Without TensorFlow's headers, which are for building operations. Compiled here, as no user of the image can write
+# beside the sources, and not by date, which here means nothing.
 RUN uv pip install --python /usr/local/bin/python3.11 --prefix /packages \
       --require-hashes --build-constraints requirements.lock -r requirements.lock \
     && export PYTHONPATH=/packages/lib/python3.11/site-packages \
     && uv pip uninstall --python /usr/local/bin/python3.11 --prefix /packages $(python scripts/dev_packages $PYTHONPATH) \
+    && rm -r $PYTHONPATH/tensorflow/include \
     && python -m compileall -q -j 0 --invalidation-mode unchecked-hash -s /packages -p /usr/local /packages \
     && find /packages -exec touch -hd @$SOURCE_DATE_EPOCH {} +
 
