@@ -137,7 +137,9 @@ def test_make_image_names_the_image_after_the_version(programs):
 
 
 def test_make_image_takes_another_program_name_and_options(programs):
-    engine, *options = said("make", "image", "ENGINE=podman", "IMAGE=eu/graft:7", "BUILD_FLAGS=--build-arg PIP_INDEX_URL")
+    engine, *options = said(
+        "make", "image", "ENGINE=podman", "IMAGE=eu/graft:7", "BUILD_FLAGS=--build-arg PIP_INDEX_URL"
+    )
     assert engine == "podman"
     assert options[options.index("--tag") + 1] == "eu/graft:7"
     assert options[-3:] == ["--build-arg", "PIP_INDEX_URL", "."]
@@ -150,7 +152,9 @@ def entered(*arguments: str) -> list[str]:
     return said("sh", str(ROOT / "scripts" / "image_entrypoint"), *arguments)
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["--version"], ["serve", "/serving", "--host", "0.0.0.0"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--help"], ["-h"], ["--version"], ["serve", "/serving", "--host", "0.0.0.0"]]
+)
 def test_image_is_the_command(programs, arguments):
     assert entered(*arguments) == ["graft", *arguments]
 
