@@ -4,14 +4,15 @@
 # Beam's boot program, of the version in requirements.lock.
 FROM apache/beam_python3.11_sdk:2.77.0 AS beam
 
-# ---- what is installed, in folders that the image takes over: nothing else of these stages gets into it -------------
+# ---- what is installed: a tree for each layer, and nothing else of these stages gets into the image -----------------
 
 # With a C++ compiler: pyfarmhash has no wheel.
 FROM python:3.11-trixie AS packages
 ARG PIP_INDEX_URL
 ARG UV_DEFAULT_INDEX
 # One date for every file (1980, the first that a wheel can hold), so that the same packages make the same layer.
-ENV SOURCE_DATE_EPOCH=315532800 UV_NO_CACHE=1 UV_NO_PROGRESS=1 UV_LINK_MODE=copy
+ENV SOURCE_DATE_EPOCH=315532800 UV_NO_CACHE=1 UV_NO_PROGRESS=1 UV_LINK_MODE=copy UV_PYTHON=/usr/local/bin/python3.11
+ENV PACKAGES=/packages/usr/local/lib/python3.11/site-packages
 WORKDIR /src
 COPY scripts/bootstrap.lock scripts/
 RUN pip install --no-cache-dir --require-hashes -r scripts/bootstrap.lock
@@ -19,24 +20,25 @@ COPY requirements.lock pyproject.toml ./
 COPY scripts/dev_packages scripts/
 # Without TensorFlow's headers, which are for building operations. Compiled here, as no user of the image can write
 # beside the sources, and not by date, which here means nothing.
-RUN uv pip install --python /usr/local/bin/python3.11 --prefix /packages \
+RUN uv pip install --prefix /packages/usr/local \
       --require-hashes --build-constraints requirements.lock -r requirements.lock \
-    && export PYTHONPATH=/packages/lib/python3.11/site-packages \
-    && uv pip uninstall --python /usr/local/bin/python3.11 --prefix /packages $(python scripts/dev_packages $PYTHONPATH) \
-    && rm -r $PYTHONPATH/tensorflow/include \
-    && python -m compileall -q -j 0 --invalidation-mode unchecked-hash -s /packages -p /usr/local /packages \
+    && uv pip uninstall --prefix /packages/usr/local $(PYTHONPATH=$PACKAGES python scripts/dev_packages $PACKAGES) \
+    && rm -r $PACKAGES/tensorflow/include /packages/usr/local/.lock \
+    && python -m compileall -q -j 0 --invalidation-mode unchecked-hash -s /packages -p / /packages \
     && find /packages -exec touch -hd @$SOURCE_DATE_EPOCH {} +
 
 FROM packages AS graft
+COPY --from=beam /opt/apache/beam /boot/opt/apache/beam
+RUN find /boot -exec touch -hd @$SOURCE_DATE_EPOCH {} +
 COPY pyproject.toml setup.py README.md LICENSE ./
 COPY components components
 COPY pipeline pipeline
 COPY trainer trainer
 COPY scripts/image_entrypoint scripts/
-RUN PYTHONPATH=/packages/lib/python3.11/site-packages \
-      pip install --no-cache-dir --no-deps --no-build-isolation --no-compile --prefix /graft . \
-    && install scripts/image_entrypoint /graft/bin/graft-image \
-    && python -m compileall -q --invalidation-mode unchecked-hash -s /graft -p /usr/local /graft \
+RUN PYTHONPATH=$PACKAGES pip install --prefix /graft/usr/local \
+      --no-cache-dir --no-deps --no-build-isolation --no-compile . \
+    && install scripts/image_entrypoint /graft/usr/local/bin/graft-image \
+    && python -m compileall -q --invalidation-mode unchecked-hash -s /graft -p / /graft \
     && find /graft -exec touch -hd @$SOURCE_DATE_EPOCH {} +
 
 # ---- the image ------------------------------------------------------------------------------------------------------
@@ -53,9 +55,9 @@ RUN touch -d '1 second ago' /home/.before \
     && python -m compileall -q -j 0 --invalidation-mode unchecked-hash /usr/local/lib/python3.11 \
     && find /usr/local /home /etc/passwd /etc/group -newer /home/.before -exec touch -hd @315532800 {} + \
     && rm /home/.before && touch -d @315532800 /home /etc /tmp
-COPY --from=beam /opt/apache/beam /opt/apache/beam
-COPY --from=packages /packages /usr/local
-COPY --from=graft /graft /usr/local
+COPY --from=graft /boot /
+COPY --from=packages /packages /
+COPY --from=graft /graft /
 
 LABEL org.opencontainers.image.title="Graft" \
       org.opencontainers.image.description="From a directory of labelled images to a gated, published, retrainable classifier" \
