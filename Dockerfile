@@ -12,6 +12,8 @@ ARG PIP_INDEX_URL
 ARG UV_DEFAULT_INDEX
 # One date for every file (1980, the first that a wheel can hold), so that the same packages make the same layer.
 ENV SOURCE_DATE_EPOCH=315532800 UV_NO_CACHE=1 UV_NO_PROGRESS=1 UV_LINK_MODE=copy UV_PYTHON=/usr/local/bin/python3.11
+# What is compiled from C++ would hold, for debuggers, the name of a temporary folder.
+ENV LDFLAGS=-Wl,--strip-debug,--build-id=none
 ENV PACKAGES=/packages/usr/local/lib/python3.11/site-packages
 WORKDIR /src
 COPY scripts/bootstrap.lock scripts/
@@ -19,12 +21,12 @@ RUN pip install --no-cache-dir --require-hashes -r scripts/bootstrap.lock
 COPY requirements.lock pyproject.toml ./
 COPY scripts/dev_packages scripts/
 # Without TensorFlow's headers, which are for building operations. Compiled here, as no user of the image can write
-# beside the sources, and not by date, which here means nothing.
+# beside the sources, and not by date, which here means nothing; -f, as what has run just now was compiled by date.
 RUN uv pip install --prefix /packages/usr/local \
       --require-hashes --build-constraints requirements.lock -r requirements.lock \
     && uv pip uninstall --prefix /packages/usr/local $(PYTHONPATH=$PACKAGES python scripts/dev_packages $PACKAGES) \
     && rm -r $PACKAGES/tensorflow/include /packages/usr/local/.lock \
-    && python -m compileall -q -j 0 --invalidation-mode unchecked-hash -s /packages -p / /packages \
+    && python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash -s /packages -p / /packages \
     && find /packages -exec touch -hd @$SOURCE_DATE_EPOCH {} +
 
 FROM packages AS graft
@@ -38,7 +40,7 @@ COPY scripts/image_entrypoint scripts/
 RUN PYTHONPATH=$PACKAGES pip install --prefix /graft/usr/local \
       --no-cache-dir --no-deps --no-build-isolation --no-compile . \
     && install scripts/image_entrypoint /graft/usr/local/bin/graft-image \
-    && python -m compileall -q --invalidation-mode unchecked-hash -s /graft -p / /graft \
+    && python -m compileall -q -f --invalidation-mode unchecked-hash -s /graft -p / /graft \
     && find /graft -exec touch -hd @$SOURCE_DATE_EPOCH {} +
 
 # ---- the image ------------------------------------------------------------------------------------------------------
@@ -52,7 +54,7 @@ RUN touch -d '1 second ago' /home/.before \
     && echo 'graft:x:1000:' >> /etc/group \
     && mkdir -m 1777 /home/graft \
     && pip uninstall --yes --quiet --root-user-action ignore setuptools wheel \
-    && python -m compileall -q -j 0 --invalidation-mode unchecked-hash /usr/local/lib/python3.11 \
+    && python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash /usr/local/lib/python3.11 \
     && find /usr/local /home /etc/passwd /etc/group -newer /home/.before -exec touch -hd @315532800 {} + \
     && rm /home/.before && touch -d @315532800 /home /etc /tmp
 COPY --from=graft /boot /
