@@ -61,9 +61,10 @@ def described(target: str, bound: Bound, image: str, *more: str) -> list[str]:
     if unreachable:
         otherwise = "" if vertex else ", or name a volume that holds it in runner.volumes"
         lines.append(f"Note: every step must find {unreachable[0]} in its container; give URIs{otherwise}.")
-    if not is_uri(bound.root):
+    if not bound.root.startswith(compiled.ROOTS[target]):
+        platform = "Vertex AI" if vertex else "Kubeflow Pipelines"
         lines.append(
-            "Note: Kubeflow Pipelines keeps artifacts on gs://, s3:// and minio:// only; start runs with such a "
+            f"Note: {platform} keeps artifacts on {', '.join(compiled.ROOTS[target])} only; start runs with such a "
             "pipeline root, or give one with --pipeline-root."
         )
     return lines

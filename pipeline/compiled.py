@@ -32,6 +32,8 @@ LONGEST = {"vertex": "3600s", "kubeflow": "604800s"}
 TOLD_THE_RUN = ("AtomicPusher", "Report")
 KUBEFLOW, VERTEX = "kubeflow", "vertex"
 TARGETS = (KUBEFLOW, VERTEX)
+# What a platform keeps artifacts on; without a cluster, a specification also runs in a folder.
+ROOTS = {KUBEFLOW: ("gs://", "s3://", "minio://"), VERTEX: ("gs://",)}
 
 
 def bind(config: Config, images: list[str], pipeline_root: str | None = None) -> Bound:
@@ -94,10 +96,6 @@ def specification(target: str, bound: Bound, image: str) -> dict[str, Any]:
     Raises:
       UsageError: it holds what a platform would not take as it is.
     """
-    if target == VERTEX and not bound.root.startswith("gs://"):
-        raise UsageError(
-            f"Vertex AI keeps artifacts on gs:// only; give --pipeline-root such a place. Received: {bound.root}."
-        )
     from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner as runner
 
     settings = runner.KubeflowV2DagRunnerConfig(

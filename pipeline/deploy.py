@@ -18,7 +18,7 @@ from pipeline.bound import Bound
 from pipeline.compile import described
 from pipeline.config import Config
 from pipeline.noise import noise_to
-from pipeline.platforms import KUBEFLOW_ROOTS, Deployment, Platform, Recorder, Schedule, Started, about
+from pipeline.platforms import Deployment, Platform, Recorder, Schedule, Started, about
 
 # What is done with a schedule that is there, and how that is told.
 ACTIONS = {"pause": "Paused", "resume": "Resumed", "delete": "Removed"}
@@ -129,6 +129,10 @@ def deploy(
     """
     expression = when.expression(where.target) if when else None
     bound, image = compiled.bind(config, images, pipeline_root), compiled.image_of(config, image)
+    if where.target == compiled.VERTEX and not bound.root.startswith(compiled.ROOTS[where.target]):
+        raise UsageError(
+            f"Vertex AI keeps artifacts on gs:// only; give --pipeline-root such a place. Received: {bound.root}."
+        )
     parameters = _parameters(bound, given)
     recorder = Recorder() if dry_run else None
     with noise_to(Path(os.devnull)):
@@ -163,11 +167,8 @@ def _deployment(target: str, bound: Bound, image: str, parameters: dict[str, Any
 
 
 def _say(target: str, deployment: Deployment, made: Started, expression: str | None, replaced: list[Schedule]) -> None:
-    if target == compiled.KUBEFLOW and not deployment.root.startswith(KUBEFLOW_ROOTS):
-        click.echo(
-            "Note: Kubeflow takes a pipeline root on gs://, s3:// or minio:// only, so that artifacts go to the "
-            f"cluster's own and not to {deployment.root}."
-        )
+    if not deployment.root.startswith(compiled.ROOTS[target]):
+        click.echo(f"Note: artifacts go to the cluster's own pipeline root, and not to {deployment.root}.")
     if expression:
         click.echo(f"Schedule: {deployment.name} ({expression}), id {made.id}")
         for each in replaced:

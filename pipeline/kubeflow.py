@@ -20,7 +20,8 @@ from kfp_server_api.rest import RESTClientObject
 
 from components.errors import GraftError, UsageError
 from pipeline import platforms
-from pipeline.platforms import KUBEFLOW_ROOTS, Deployment, Recorder, Schedule, Started, late, message_in, refusal
+from pipeline.compiled import KUBEFLOW, ROOTS
+from pipeline.platforms import Deployment, Recorder, Schedule, Started, late, message_in, refusal
 
 # Says in a schedule's description who made it.
 MARK = "Made by graft deploy."
@@ -172,7 +173,7 @@ class Kubeflow:
             "pipeline_id": pipeline_id,
             "version_id": version_id,
             "params": deployment.parameters,
-            "pipeline_root": deployment.root if deployment.root.startswith(KUBEFLOW_ROOTS) else None,
+            "pipeline_root": deployment.root if deployment.root.startswith(ROOTS[KUBEFLOW]) else None,
             "service_account": deployment.service_account,
         }
 

@@ -10,8 +10,6 @@ from components.errors import GraftError, UsageError, printable
 
 # Seconds that a service has for an answer.
 TIMEOUT = 60
-# Where Kubeflow's launcher can put artifacts.
-KUBEFLOW_ROOTS = ("gs://", "s3://", "minio://")
 # What looks like a token, should a service say it back.
 TOKENS = re.compile(r"(?i)\b(?:bearer|basic)\s+\S+|\beyJ[\w-]+\.[\w-]+(?:\.[\w-]*)?|\bya29\.\S+")
 

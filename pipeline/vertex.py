@@ -106,8 +106,6 @@ class Vertex:
                 "Vertex AI takes names of lower case letters, digits and hyphens that begin with a letter, up to 108 "
                 f"of them. Received: {deployment.name}; set name."
             )
-        if not deployment.root.startswith("gs://"):
-            raise UsageError(f"Vertex AI takes a pipeline root on gs://. Received: {deployment.root}.")
         job = json.loads(deployment.text)
         job["runtimeConfig"]["parameterValues"] = deployment.parameters
         return deployment, job

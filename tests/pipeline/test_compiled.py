@@ -463,11 +463,6 @@ def test_what_no_cluster_takes_is_refused_in_a_sentence(images, root, overrides,
     assert "\n" not in str(refused.value)
 
 
-def test_vertex_keeps_artifacts_on_gs_only():
-    with pytest.raises(UsageError, match=r"on gs:// only; give --pipeline-root such a place\. Received: /data/graft"):
-        compiled.specification("vertex", bound_to("{}", "/data/images"), IMAGE)
-
-
 @pytest.mark.parametrize(
     ("target", "images", "overrides", "notes"),
     [
@@ -484,9 +479,16 @@ def test_places_that_no_step_would_find_are_told(target, images, overrides, note
     assert [line.endswith(note) for line, note in zip(found, notes, strict=True)] == [True] * len(notes)
 
 
-def test_artifacts_of_kubeflow_lie_on_no_volume():
-    (*_, last) = described("kubeflow", bound_to("{}", "/data/images"), IMAGE)
-    assert last.startswith("Note: Kubeflow Pipelines keeps artifacts on gs://, s3:// and minio:// only")
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("kubeflow", "Kubeflow Pipelines keeps artifacts on gs://, s3://, minio:// only"),
+        ("vertex", "Vertex AI keeps artifacts on gs:// only"),
+    ],
+)
+def test_artifacts_lie_on_no_volume(target, words):
+    (*_, last) = described(target, bound_to("{}", "/data/images"), IMAGE)
+    assert last.startswith(f"Note: {words}")
 
 
 def test_image_is_the_one_that_was_given_or_configured_or_built():

@@ -295,7 +295,7 @@ def test_parameter_is_checked_before_anything_is_sent(kubeflow, server, given, w
 def test_pipeline_root_that_kubeflow_cannot_take_is_not_sent_and_said(kubeflow, server):
     volume = ("--set", "runner.volumes=[{name: data, path: /data}]", "--pipeline-root", "/data/signs")
     text = kubeflow.done(*kubeflow.there, *PIPELINE, *volume)
-    assert "Note: Kubeflow takes a pipeline root on gs://, s3:// or minio:// only" in text
+    assert "Note: artifacts go to the cluster's own pipeline root, and not to" in text
     (run,) = server.runs.values()
     assert "pipeline_root" not in run["runtime_config"]
 

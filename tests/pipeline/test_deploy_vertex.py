@@ -291,7 +291,10 @@ def test_dry_run_of_a_change_names_it(vertex):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--pipeline-root", "s3://bucket/root"), "pipeline root on gs://. Received: s3://bucket/root"),
+        (
+            ("--pipeline-root", "s3://bucket/root"),
+            "gs:// only; give --pipeline-root such a place. Received: s3://bucket/root",
+        ),
         (("--set", "name=9signs"), "begin with a letter"),
         ((*MONDAYS, "--time-zone", "Europe/Pariss"), "did you mean Europe/Paris?"),
         (("--host", "http://x"), "--host is not for --target vertex"),
