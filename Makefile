@@ -1,4 +1,10 @@
-.PHONY: setup demo test lint bench
+.PHONY: setup demo test lint bench image
+
+# The image: which program builds it (docker, podman or buildah), its name, and more options for that program.
+ENGINE ?= docker
+IMAGE ?= graft:$(VERSION)
+BUILD_FLAGS ?=
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 setup:
 	@scripts/setup
@@ -21,3 +27,8 @@ bench: setup
 	@.venv/bin/python benchmarks/gate.py
 	@.venv/bin/python benchmarks/serving.py
 	@.venv/bin/python benchmarks/formats.py
+
+image:
+	@$(ENGINE) build --tag $(IMAGE) --label org.opencontainers.image.version=$(VERSION) \
+	    --label org.opencontainers.image.revision=$$(git describe --always --dirty --abbrev=40 --exclude '*') \
+	    --build-arg SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BUILD_FLAGS) .

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 EXIT_CODES = """\b
 Exit codes:
   0  done: published, or nothing new to do
-  1  unexpected failure
-  2  usage or configuration, a missing image folder, weights that cannot be had, an output that cannot be written
+  1  unexpected failure, or a service that failed or gave no answer in time
+  2  usage or configuration, a missing image folder, weights that cannot be had, an output that cannot be written,
+     a service that is not reached or refuses
   3  data refused: no usable image, fewer than two classes, over a budget
   4  model refused by the gate
   5  another run holds this output folder
@@ -295,34 +296,38 @@ def report(run: Path, to: Path | None) -> None:
     write_again(run, to)
 
 
-def compiled_options(command: Callable) -> Callable:
+def compiled_options(images_required: bool) -> Callable:
     """What is compiled, for which platform: options of `graft compile` and `graft deploy`."""
-    for option in reversed(
-        (
-            click.option("--target", type=click.Choice(["kubeflow", "vertex"]), required=True, help="Platform."),
-            images_option(required=True),
-            click.option(
-                "--image",
-                metavar="REF",
-                help="Container image that every step runs in; otherwise runner.image, or graft:VERSION, which `make "
-                "image` builds.",
-            ),
-            click.option(
-                "--pipeline-root",
-                metavar="URI",
-                help="Where artifacts, models and what is kept for later runs go; otherwise runner.pipeline_root, or a "
-                "folder beside the images.",
-            ),
-            config_option,
-            set_option,
-        )
-    ):
-        command = option(command)
-    return command
+
+    def with_options(command: Callable) -> Callable:
+        for option in reversed(
+            (
+                click.option("--target", type=click.Choice(["kubeflow", "vertex"]), required=True, help="Platform."),
+                images_option(required=images_required),
+                click.option(
+                    "--image",
+                    metavar="REF",
+                    help="Container image that every step runs in; otherwise runner.image, or graft:VERSION, which "
+                    "`make image` builds.",
+                ),
+                click.option(
+                    "--pipeline-root",
+                    metavar="URI",
+                    help="Where artifacts, models and what is kept for later runs go; otherwise runner.pipeline_root, "
+                    "or a folder beside the images.",
+                ),
+                config_option,
+                set_option,
+            )
+        ):
+            command = option(command)
+        return command
+
+    return with_options
 
 
 @graft.command(name="compile", epilog=EXIT_CODES)
-@compiled_options
+@compiled_options(images_required=True)
 @click.option(
     "-o",
     "output",
@@ -348,6 +353,110 @@ def compile_command(
     from pipeline.compile import compile_to
 
     compile_to(output, target, config.load(config_file, list(overrides)), list(images), image, pipeline_root)
+
+
+def platform_options(command: Callable) -> Callable:
+    """Where the platform of `--target` is; the command gets `where`, a dictionary of what `deploy.Where` takes."""
+
+    @click.option(
+        "--host",
+        metavar="URL",
+        help="Kubeflow: address of Kubeflow Pipelines; otherwise KF_PIPELINES_ENDPOINT, or what kfp finds in the "
+        "cluster or by kubeconfig.",
+    )
+    @click.option("--namespace", metavar="NAME", help="Kubeflow: yours, where several people share it.")
+    @click.option("--project", metavar="ID", help="Vertex: Google Cloud project.")
+    @click.option("--region", metavar="NAME", help="Vertex: such as europe-west4.")
+    @click.option(
+        "--endpoint",
+        metavar="URL",
+        help="Vertex: address of the API where it is not REGION-aiplatform.googleapis.com, as with Private Service "
+        "Connect; otherwise CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM, as for gcloud.",
+    )
+    @functools.wraps(command)
+    def with_where(*args: Any, host: str, namespace: str, project: str, region: str, endpoint: str, **options: Any):
+        where = {"host": host, "namespace": namespace, "project": project, "region": region, "endpoint": endpoint}
+        return command(*args, where=where, **options)
+
+    return with_where
+
+
+@graft.command(epilog=EXIT_CODES)
+@compiled_options(images_required=False)
+@platform_options
+@click.option(
+    "--parameter",
+    "parameters",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Value of a run-time parameter, such as training_frozen_epochs=5. May be given several times.",
+)
+@click.option(
+    "--cron",
+    metavar="EXPRESSION",
+    help="Make a schedule instead of starting a run: minute, hour, day of the month, month, day of the week, such as "
+    "'0 3 * * 1'. It takes the place of the one that Graft made for this pipeline before.",
+)
+@click.option("--time-zone", metavar="NAME", help="Vertex: that --cron counts in, such as Europe/Paris; otherwise UTC.")
+@click.option("--list", "listing", is_flag=True, help="Only list the schedules that Graft made.")
+@click.option("--pause", metavar="NAME|ID", help="Only pause that schedule.")
+@click.option("--resume", metavar="NAME|ID", help="Only let it go on; runs that it missed are not made up for.")
+@click.option("--delete", metavar="NAME|ID", help="Only remove it; runs that go on do so.")
+@click.option("--dry-run", is_flag=True, help="Print what would be sent, as JSON. No network, no credentials.")
+def deploy(
+    target: str,
+    images: tuple[str, ...],
+    image: str | None,
+    pipeline_root: str | None,
+    config_file: Path | None,
+    overrides: tuple[str, ...],
+    where: dict[str, str | None],
+    parameters: tuple[str, ...],
+    cron: str | None,
+    time_zone: str | None,
+    listing: bool,
+    pause: str | None,
+    resume: str | None,
+    delete: str | None,
+    dry_run: bool,
+) -> None:
+    """Run the pipeline on Kubeflow Pipelines or Vertex AI, now or by a schedule.
+
+    Credentials are those that kfp's client and Google's libraries find in the environment; none is stored.
+    """
+    acts = {"--list": listing, "--pause": pause, "--resume": resume, "--delete": delete}
+    asked = [name for name, value in acts.items() if value]
+    what = {
+        "--images": images,
+        "--image": image,
+        "--pipeline-root": pipeline_root,
+        "--config": config_file,
+        "--set": overrides,
+        "--parameter": parameters,
+        "--cron": cron,
+        "--time-zone": time_zone,
+    }
+    given = [name for name, value in what.items() if value]
+    if len(asked) > 1:
+        raise click.UsageError(f"Give {' or '.join(asked)}, one at a time.")
+    if asked and given:
+        raise click.UsageError(f"{asked[0]} is about schedules that are there: give it no {given[0]}.")
+    if not asked and not images:
+        raise click.UsageError("Missing option '--images'.")
+    if time_zone and not cron:
+        raise click.UsageError("--time-zone is for --cron.")
+    from pipeline import config
+    from pipeline import deploy as deploying
+
+    place = deploying.Where(target, **where)
+    if listing:
+        deploying.list_schedules(place, dry_run)
+    elif asked:
+        deploying.act(place, asked[0].removeprefix("--"), pause or resume or delete or "", dry_run)
+    else:
+        loaded = config.load(config_file, list(overrides))
+        when = deploying.When(cron, time_zone) if cron else None
+        deploying.deploy(place, loaded, list(images), image, pipeline_root, list(parameters), when, dry_run)
 
 
 @graft.command(epilog=EXIT_CODES)

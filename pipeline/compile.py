@@ -37,18 +37,18 @@ def compile_to(
     output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(output, text)
     click.echo(f"Written: {output}")
-    for line in described(target, bound, image):
+    for line in described(target, bound, image, f"Parameters of a run: {', '.join(bound.parameters())}"):
         click.echo(line)
 
 
-def described(target: str, bound: Bound, image: str) -> list[str]:
-    """Where a compiled pipeline takes things from and puts them, a line each."""
+def described(target: str, bound: Bound, image: str, *more: str) -> list[str]:
+    """Where a compiled pipeline takes things from and puts them, a line each; then `more`, and what may be missing."""
     lines = [
         f"Images: {', '.join(bound.images)}",
         f"Artifacts: {bound.root}",
         f"Models: {bound.serving}",
         f"Every step runs in: {image}",
-        f"Parameters of a run: {', '.join(bound.parameters())}",
+        *more,
     ]
     # Vertex mounts every bucket that its account may read.
     vertex = target == compiled.VERTEX

@@ -85,6 +85,9 @@ OTHERS_SAY = (
 )
 # Not Graft's: it is fetched, installed or run elsewhere.
 IMAGES_OF_OTHERS = ("tensorflow/serving",)
+# What `docker build -t graft .` and `make image` call it.
+VERSION = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
+OUR_IMAGES = ("graft", f"graft:{VERSION}")
 UNITS = ("graft-serve.service", "retrain.timer", "retrain.service", "retrain")
 
 
@@ -211,22 +214,32 @@ def _parsed(line: Text, name: str, arguments: list[str]) -> dict:
 
 
 def _make(line: Text, arguments: list[str], scratch: Scratch) -> None:
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert set(arguments) <= set(targets), line
+    makefile = (ROOT / "Makefile").read_text()
+    for word in arguments:
+        name, given, _ = word.partition("=")
+        wanted = rf"^{name} \?=" if given else rf"^{name}:"
+        assert re.search(wanted, makefile, re.MULTILINE), line
 
 
 def _docker(line: Text, arguments: list[str], scratch: Scratch) -> None:
-    """`docker build` of our Dockerfile; `docker run` of our image with a command of ours, or of somebody else's."""
-    if arguments[0] == "build":
+    """A build of our Dockerfile, a name for our image, a run of it with a command of ours; or an image of others."""
+    verb, *rest = arguments
+    if verb == "build":
         assert arguments == ["build", "-t", "graft", "."] and (ROOT / "Dockerfile").is_file(), line
-        return
-    assert arguments[0] == "run", line
-    for mounted in re.findall(r"\$PWD/?([^: ]*):", " ".join(arguments)):
-        assert (scratch.folder / mounted).is_dir(), line
-    if not set(IMAGES_OF_OTHERS) & set(arguments):
-        ours = arguments[arguments.index("graft") + 1 :]
-        if ours[1:] != ["…"]:
-            _graft(line, ours, scratch)
+    elif verb in ("tag", "push"):
+        assert rest[0].endswith(OUR_IMAGES[1]), line
+    else:
+        assert verb == "run", line
+        for mounted in re.findall(r"\$PWD/?([^: ]*):", " ".join(rest)):
+            assert (scratch.folder / mounted).is_dir(), line
+        if not set(IMAGES_OF_OTHERS) & set(rest):
+            (image,) = set(OUR_IMAGES) & set(rest)
+            _in_our_image(line, rest[rest.index(image) + 1 :], scratch)
+
+
+def _in_our_image(line: Text, arguments: list[str], scratch: Scratch) -> None:
+    if arguments not in (["--version"], ["run", "…"]):
+        _graft(line, arguments, scratch)
 
 
 def _python(line: Text, arguments: list[str], scratch: Scratch) -> None:

@@ -1,11 +1,9 @@
 """The part of Google Cloud Storage's JSON API that Beam uses, on loopback: for `STORAGE_EMULATOR_HOST`."""
 
-import asyncio
 import base64
 import email
 import json
 import re
-import threading
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -14,10 +12,12 @@ from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from tests.local_server import LocalServer
+
 OBJECT = r"/storage/v1/b/(?P<bucket>[^/]+)/o/(?P<name>[^?]+)"
 
 
-class GcsServer:
+class GcsServer(LocalServer):
     """Objects as `{(bucket, name): bytes}`; use as a context manager.
 
     Attributes:
@@ -27,34 +27,10 @@ class GcsServer:
     """
 
     def __init__(self):
+        super().__init__()
         self.objects: dict[tuple[str, str], bytes] = {}
         self.requests: list[str] = []
         self._uploads: dict[tuple[str, str], bytes] = {}
-        self._loop = asyncio.new_event_loop()
-
-    def __enter__(self):
-        started = threading.Event()
-        self._thread = threading.Thread(target=self._serve, args=(started,), daemon=True)
-        self._thread.start()
-        started.wait()
-        return self
-
-    def __exit__(self, *_):
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-
-    def _serve(self, started: threading.Event) -> None:
-        asyncio.set_event_loop(self._loop)
-        application = web.Application(client_max_size=1 << 30)
-        application.router.add_route("*", "/{rest:.*}", self._answer)
-        runner = web.AppRunner(application)
-        self._loop.run_until_complete(runner.setup())
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        self._loop.run_until_complete(site.start())
-        self.address = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
-        started.set()
-        self._loop.run_forever()
-        self._loop.run_until_complete(runner.cleanup())
 
     def credentials(self, path: Path) -> None:
         """Writes a service account's key, for `GOOGLE_APPLICATION_CREDENTIALS`, whose tokens come from here."""
@@ -65,7 +41,7 @@ class GcsServer:
         account = {"type": "service_account", "private_key": key.decode(), "token_uri": f"{self.address}/token"}
         path.write_text(json.dumps(about | account))
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def answer(self, request: web.Request) -> web.Response:
         body = await request.read()
         self.requests.append(f"{request.method} {request.path}")
         if request.path == "/token":
