@@ -79,7 +79,7 @@ MORE_SETTINGS = re.compile("… --set ")
 # Lines that begin like a command, and are what the program says.
 SPOKEN = re.compile(r"graft( setup)?: ")
 # In what the program is quoted with: names of classes and folders, what other programs say, and numbers.
-NAMES = {"ann", "circle", "square", "triangle", "hexagon", "cats", "train", "out", "setup", "nan"}
+NAMES = {"ann", "signs", "PROJECT", "circle", "square", "triangle", "hexagon", "cats", "train", "out", "setup", "nan"}
 OTHERS_SAY = (
     "Unknown image file format. One of JPEG, JPEG XL, PNG, GIF, BMP, WebP required",
     "Not a valid TFRecord. Mismatch of data mask",
