@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import pytest
 
 from components.serving_places import open_serving
 from pipeline import cli
+from pipeline import config as configuration
 from tests.conftest import ROOT
 from tests.documentation import Text, words_nobody_says
 
@@ -57,7 +59,7 @@ class Scratch:
 # ---- commands -------------------------------------------------------------------------------------------------------
 
 PROGRAMS = ("graft", "make", "docker", "python", "pip", "source", "curl", "echo", "cd", "systemctl", "journalctl")
-PROGRAMS += ("rsync", "ssh", "tensorboard")
+PROGRAMS += ("rsync", "ssh", "tensorboard", "kubectl", "gcloud")
 PROMPT = "$ "
 CRON = re.compile(r"(?:[\d*/,-]+ +){5}(?P<command>.+)")
 ASSIGNMENT = re.compile(r"[A-Z0-9]+=")
@@ -71,11 +73,13 @@ PROXY = re.compile(r"server \{")
 # Executed by tests/pipeline/test_metadata_store.py, on a server.
 SQL = re.compile(r"CREATE DATABASE ")
 FOLDERS = re.compile(r"\w+/( |$)")
+# A configuration, or a part of one; the comment gives it a name for the commands below it.
+YAML = re.compile(r"# (?P<name>\w+\.yaml)|[a-z]+:$")
 MORE_SETTINGS = re.compile("… --set ")
 # Lines that begin like a command, and are what the program says.
 SPOKEN = re.compile(r"graft( setup)?: ")
 # In what the program is quoted with: names of classes and folders, what other programs say, and numbers.
-NAMES = {"ann", "circle", "square", "triangle", "hexagon", "cats", "train", "out", "setup", "nan"}
+NAMES = {"ann", "signs", "PROJECT", "circle", "square", "triangle", "hexagon", "cats", "train", "out", "setup", "nan"}
 OTHERS_SAY = (
     "Unknown image file format. One of JPEG, JPEG XL, PNG, GIF, BMP, WebP required",
     "Not a valid TFRecord. Mismatch of data mask",
@@ -110,6 +114,10 @@ def follow(block: Text, scratch: Scratch) -> None:
         ast.parse(block.text)
     elif UNIT.match(first):
         _unit(block, scratch)
+    elif found := YAML.match(first):
+        file = scratch.folder / (found["name"] or "part.yaml")
+        file.write_text(textwrap.dedent(block.text))
+        configuration.load(file, [])
     elif MORE_SETTINGS.match(first):
         for setting in re.findall(r"--set (\S+)", first):
             _graft(lines[0], ["check", "--images", "images", "--set", setting], scratch)
@@ -168,7 +176,12 @@ def _graft(line: Text, arguments: list[str], scratch: Scratch) -> None:
     """Runs a command of Graft; where it would train, `graft check` with the same images and settings."""
     name, *rest = arguments
     parsed = _parsed(line, name, rest)
-    if any("://" in word for word in rest) or name == "demo":
+    if name == "deploy":
+        # What a platform that is asked for its schedules says is tested with a server that stands for it.
+        rest = [] if parsed["listing"] else [*rest, "--dry-run"]
+        if not rest:
+            return
+    elif any("://" in word for word in rest) or name == "demo":
         return
     if name == "serve":
         # It is started once, by the fixture; the folder of a container is not here.
@@ -227,7 +240,7 @@ def _docker(line: Text, arguments: list[str], scratch: Scratch) -> None:
     if verb == "build":
         assert arguments == ["build", "-t", "graft", "."] and (ROOT / "Dockerfile").is_file(), line
     elif verb in ("tag", "push"):
-        assert rest[0].endswith(OUR_IMAGES[1]), line
+        assert re.search("(^|/)graft:[0-9.]+$", rest[0]), line
     else:
         assert verb == "run", line
         for mounted in re.findall(r"\$PWD/?([^: ]*):", " ".join(rest)):
@@ -276,7 +289,18 @@ def _copy(line: Text, arguments: list[str], scratch: Scratch) -> None:
         assert not word.startswith("out/") or (scratch.folder / word).exists(), line
 
 
+def _elsewhere(line: Text, arguments: list[str], scratch: Scratch) -> None:
+    """On a cluster or in a project: one of the verbs that the pages need."""
+    assert arguments[0] in ELSEWHERE[shlex.split(line.text)[0]], line
+
+
+ELSEWHERE = {
+    "kubectl": ("apply", "wait", "port-forward", "logs", "describe", "create"),
+    "gcloud": ("services", "storage", "artifacts", "iam", "projects", "auth", "ai"),
+}
 RULES = {
+    "kubectl": _elsewhere,
+    "gcloud": _elsewhere,
     "graft": _graft,
     "make": _make,
     "docker": _docker,
