@@ -5,6 +5,7 @@ values: what follows from a value is worked out, and what is not allowed is refu
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ IMAGES = "images"
 PREFIX = "set_"
 # The input that carries the run's id.
 RUN_ID = "run_id"
+# A path or URI that something can lie beside.
+WITH_A_PARENT = re.compile(r"([^/]+://[^/]*)?/+[^/].*")
 # What a parameter of each type is called in a specification; one that may be null, or of several types, is YAML.
 TYPES = {int: "NUMBER_INTEGER", float: "NUMBER_DOUBLE", bool: "BOOLEAN"}
 
@@ -51,6 +54,11 @@ class Bound:
             raise UsageError(
                 f"push.destination ({destination}) must be a URI or an absolute path on a cluster, such as "
                 "gs://bucket/serving."
+            )
+        if destination is not None and not WITH_A_PARENT.fullmatch(destination):
+            raise UsageError(
+                f"push.destination ({destination}) is a whole bucket or disk, beside which nothing can be kept; give a "
+                "folder in it, such as gs://bucket/serving."
             )
         for place in (*self.images, self.serving):
             if place.startswith("minio://"):

@@ -430,7 +430,11 @@ def test_places_that_are_told_win():
     [
         ("gs://bucket/images", None, ("name=Weekly",), "lower case letters"),
         ("gs://bucket/images", None, ("name=a_b",), "lower case letters"),
+        ("gs://bucket/images", None, (f"name={64 * 'a'}",), "at most 63 lower case letters"),
         ("gs://bucket", None, (), "whole bucket"),
+        ("gs://bucket/images", None, ("push.destination=gs://models",), "give a folder in it"),
+        ("gs://bucket/images", None, ("push.destination=gs://models/",), "give a folder in it"),
+        ("gs://bucket/images", None, ("push.destination=/",), "give a folder in it"),
         ("gs://bucket/images", "gs://bucket/images/graft", (), "inside the image folder"),
         ("gs://bucket/images", "gs://bucket/images", (), "inside the image folder"),
         ("/data", "/data/graft", (), "inside the image folder"),
