@@ -19,13 +19,14 @@ from typing import Any
 
 from components import data_report, progress, storage
 from components.errors import UsageError, printable
-from components.steps import STEPS
+from components.files import read_json
+from components.steps import STEPS, SUMMARY_FILE
 from pipeline.bound import PREFIX, RUN_ID, Bound
 from pipeline.config import Config
 from pipeline.console import Steps
 from pipeline.copies import Copies, empty
 from pipeline.runners import notice_dead_workers
-from pipeline.summary import note
+from pipeline.summary import note, print_refusal
 
 # Kubernetes shows what is in there as the reason why a container ended.
 TERMINATION_LOG = Path("/dev/termination-log")
@@ -55,7 +56,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="graft-step-") as scratch, progress.heeded(steps.warn):
         try:
             with steps.step(STEPS[options.step]) as result:
-                result["note"] = Step(options, beam_arguments, Path(scratch)).run()
+                result["note"] = Step(options, beam_arguments, Path(scratch)).run(steps)
         # Whatever it is, the log ends with a sentence.
         except BaseException as error:
             sys.exit(_tell(error, options.step, Path(scratch)))
@@ -107,8 +108,11 @@ class Step:
     beam_arguments: Sequence[str]
     scratch: Path
 
-    def run(self) -> str:
+    def run(self, steps: Steps) -> str:
         """Does what the step is for, and writes what the platform wants to know of its outputs.
+
+        Args:
+          steps: takes what is to be said besides.
 
         Returns:
           A few words about what it gave.
@@ -128,7 +132,9 @@ class Step:
         properties = given.properties | (compiled_properties(other, self.options.step) if other else {})
         with self._copied(given.inputs, given.outputs):
             self._execute(given.inputs, given.outputs, properties, run_id)
-            words = note(self.options.step, {key: artifact for key, (artifact,) in given.outputs.items()})
+            words = note(self.options.step, {key: artifact.mlmd_artifact for key, (artifact,) in given.outputs.items()})
+            if self.options.step == "Report":
+                words = _outcome(Path(given.outputs["report"][0].uri), steps)
         storage.write(asked["outputs"]["outputFile"], given.told().encode())
         return words
 
@@ -206,6 +212,17 @@ def _require_weights(config: Config) -> None:
     if fine_tune.epochs:
         backbones.require_start(model.backbone, model.alpha, fine_tune.unfreeze)
     backbones.require_weights(model.backbone, model.alpha, model.weights, config.image_size)
+
+
+def _outcome(report: Path, steps: Steps) -> str:
+    """How the run ended, in a few words; why nothing was published is said, as a platform shows such a run as well."""
+    summary = read_json(report, SUMMARY_FILE)
+    if not summary:
+        return "could not be written"
+    if summary["status"] == "published":
+        return f"published: {summary['model']['path']}"
+    print_refusal(summary, steps)
+    return "refused: nothing was published, and what is in service stays"
 
 
 def _run_time_parameters(asked: dict[str, Any]) -> dict[str, Any]:
