@@ -30,6 +30,15 @@ from pipeline.summary import note, print_refusal
 
 # Kubernetes shows what is in there as the reason why a container ended.
 TERMINATION_LOG = Path("/dev/termination-log")
+# Of Beam's options, the one that has a worker process for each core.
+PROCESSES = "--direct_running_mode=multi_processing"
+# What to try is another thing than on one's own machine.
+ON_A_CLUSTER = {
+    "again": "start the run again",
+    "more_room": "give the step a larger disk",
+    "more_memory": "give the step more memory (memory_gib in runner.resources)",
+    "finished": "all steps run anew",
+}
 # Lines of a refusal's quarantine that go to the log.
 MOST_LINES = 1000
 # Classes of artifacts by the name that a specification has for them; TFX knows its own.
@@ -59,7 +68,7 @@ def main() -> None:
                 result["note"] = Step(options, beam_arguments, Path(scratch)).run(steps)
         # Whatever it is, the log ends with a sentence.
         except BaseException as error:
-            sys.exit(_tell(error, options.step, Path(scratch)))
+            sys.exit(_tell(error, options.step, Path(scratch), PROCESSES in beam_arguments))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,15 +85,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _tell(error: BaseException, step: str, scratch: Path) -> int:
+def _tell(error: BaseException, step: str, scratch: Path, processes: bool) -> int:
     """Ends the log with what went wrong, for people and for Kubernetes; returns the exit code."""
     from pipeline.failure import Scene, explain
 
     traceback.print_exception(error)
     for row in data_report.quarantined_lines(getattr(error, "quarantined", []))[:MOST_LINES]:
         print(json.dumps(row), file=sys.stderr)
-    words = {"again": "start the run again", "more_room": "give the step a larger disk"}
-    failure = explain(error, Scene(STEPS[step], scratch, Path("the log of this step"), **words))
+    failure = explain(
+        error, Scene(STEPS[step], scratch, Path("the log of this step"), processes=processes, **ON_A_CLUSTER)
+    )
     told = f"graft: {STEPS[step]}: {failure.sentence}" + (f"\nTry: {failure.advice}" if failure.advice else "")
     print(told, file=sys.stderr, flush=True)
     with contextlib.suppress(OSError):
@@ -170,7 +180,7 @@ class Step:
         from tfx.dsl.components.base import base_beam_executor, base_executor
         from tfx.utils import import_utils
 
-        if "--direct_running_mode=multi_processing" in self.beam_arguments:
+        if PROCESSES in self.beam_arguments:
             notice_dead_workers()
         executor = import_utils.import_class_by_path(self.options.executor_class_path)
         temporary = self._temporary(outputs)

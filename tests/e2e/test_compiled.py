@@ -328,6 +328,8 @@ def test_report_and_card_tell_of_this_run_with_the_values_that_it_was_given(stor
     assert summary["configuration"]["training"]["fine_tune"]["epochs"] == 1
     assert summary["training"]["fine_tune"]["epochs"] == 1
     assert summary["training"]["frozen"]["epochs"] <= CONFIGURATION["training"]["frozen"]["epochs"]
+    assert story.volume.logs["AtomicPusher"].splitlines()[-1].endswith(f"version {Path(summary['model']['path']).name}")
+    assert story.volume.logs["Report"].splitlines()[-1].endswith(f"published: {summary['model']['path']}")
     card = json.loads(Path(summary["model"]["path"], "model_card.json").read_text())
     assert (card["run_id"], card["data"]["digest"]) == ("1111-aaaa", story.digest)
     assert story.volume.folder("Report", "report").joinpath("report.html").stat().st_size > 10_000
@@ -428,6 +430,8 @@ def test_next_run_is_held_to_what_was_kept_and_to_the_model_in_service(story):
 def test_model_that_the_gate_refuses_is_not_published_and_the_run_ends_well(story, bucket):
     summary = story.worse.json("Report", "report", "summary.json")
     assert (summary["status"], summary["exit_code"], summary["model"]["path"]) == ("refused", 4, None)
+    assert story.worse.logs["AtomicPusher"].splitlines()[-1].endswith("nothing to be published")
+    assert "the gate refuses to judge" in story.worse.logs["Report"]
     (failed,) = [check for check in summary["gate"]["checks"] if check["passed"] is False]
     assert (failed["metric"], failed["bound"]) == ("test_examples", 1000)
     serving = {key: data for key, data in bucket.objects.items() if key[1].startswith("root/serving/")}

@@ -467,6 +467,12 @@ def test_what_no_cluster_takes_is_refused_in_a_sentence(images, root, overrides,
     assert "\n" not in str(refused.value)
 
 
+KUBERNETES = (
+    "runner.secrets=[{name: a, path: /a}]",
+    "runner.resources={Trainer: {node_labels: {a: b}}, Report: {cpu: 1}}",
+)
+
+
 @pytest.mark.parametrize(
     ("target", "images", "overrides", "notes"),
     [
@@ -474,10 +480,17 @@ def test_what_no_cluster_takes_is_refused_in_a_sentence(images, root, overrides,
         ("vertex", "/gcs/bucket/images", (), []),
         ("vertex", "/data/images", (), ["find /data/images in its container; give URIs."]),
         ("kubeflow", "/data/images", ("runner.volumes=[{name: a, path: /data/}]",), []),
+        (
+            "vertex",
+            "gs://bucket/images",
+            KUBERNETES,
+            ["runner.secrets, runner.resources.Trainer.node_labels; left out."],
+        ),
+        ("kubeflow", "gs://bucket/images", KUBERNETES, []),
         ("kubeflow", "/data/images", (), ["or name a volume that holds it in runner.volumes."]),
     ],
 )
-def test_places_that_no_step_would_find_are_told(target, images, overrides, notes):
+def test_places_that_no_step_would_find_and_keys_that_mean_nothing_there_are_told(target, images, overrides, notes):
     bound = bound_to("{}", images, overrides=overrides, pipeline_root="gs://bucket/root")
     found = [line for line in described(target, bound, IMAGE) if line.startswith("Note: ")]
     assert [line.endswith(note) for line, note in zip(found, notes, strict=True)] == [True] * len(notes)
