@@ -161,6 +161,10 @@ class Step:
                     empty(artifact.uri)
         yield
         copies.store()
+        for key, (artifact,) in outputs.items():
+            # Kubeflow's launcher takes an object that stands for a folder for a file, and then cannot make the folder.
+            if (True, key) not in places and artifact.uri.startswith("gs://"):
+                storage.remove_folder_objects(artifact.uri)
         for (is_output, key), uri in places.items():
             (artifact,) = (outputs if is_output else inputs)[key]
             artifact.uri = uri

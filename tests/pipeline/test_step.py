@@ -125,3 +125,21 @@ def test_what_workers_elsewhere_read_and_write_stays_in_the_store_and_all_else_i
     assert (temporary == "mem://bucket/examples-temporary") == bool(stays)
     assert [given[key][0].uri for key in outputs] == [f"mem://bucket/{key}" for key in outputs]
     assert set(memory.files) == {f"mem://bucket/{key}/new" for key in set(outputs) - stays}
+
+
+def test_folders_that_workers_made_in_the_store_are_no_objects_that_the_launcher_of_kubeflow_stumbles_over(
+    monkeypatch, tmp_path
+):
+    from tfx.types import standard_artifacts
+
+    made, tidied = {key: standard_artifacts.Model() for key in ("examples", "catalog")}, []
+    for key, artifact in made.items():
+        artifact.uri = f"gs://bucket/{key}"
+    monkeypatch.setenv("KFP_POD_NAME", "a pod's")
+    monkeypatch.setattr("pipeline.copies.LAUNCHER_FOLDERS", {"gs://": f"{tmp_path}/"})
+    monkeypatch.setattr("pipeline.step.empty", lambda place: None)
+    monkeypatch.setattr("pipeline.step.storage.remove_folder_objects", tidied.append)
+    step = Step(argparse.Namespace(step="ImageExampleGen"), ["--runner=DataflowRunner"], tmp_path)
+    with step._copied({}, {key: [artifact] for key, artifact in made.items()}):
+        assert tidied == []
+    assert tidied == ["gs://bucket/examples"]
