@@ -92,13 +92,19 @@ class Bound:
     def serving(self) -> str:
         """Base path or URI of published versions."""
         destination = self.config.push.destination
-        return join(self.root, "serving") if destination is None else destination.rstrip("/")
+        return join(self._own, "serving") if destination is None else destination.rstrip("/")
 
     @property
     def schema_folder(self) -> str:
         """Path or URI, as for `create_pipeline`."""
         # Beside the models that it belongs to: pipelines may share a bucket.
-        return join(self.root, "schema") if self.config.push.destination is None else f"{self.serving}-schema"
+        return join(self._own, "schema") if self.config.push.destination is None else f"{self.serving}-schema"
+
+    @property
+    def _own(self) -> str:
+        """A folder in the root that no other pipeline has: several may be given one root."""
+        name = self.config.name
+        return self.root if self.root.endswith(f"/{name}") else join(self.root, name)
 
     def pipeline(self, **options: Any) -> Any:
         """The graph; `options` are those of `create_pipeline`."""

@@ -414,6 +414,12 @@ def test_what_is_not_told_lies_beside_the_images(images, root):
     assert (bound.root, bound.serving, bound.schema_folder) == (root, f"{root}/serving", f"{root}/schema")
 
 
+def test_pipelines_that_are_given_one_root_publish_beside_each_other():
+    first, second = (bound_to(f"name: {name}", pipeline_root="gs://a/runs") for name in ("signs", "flowers"))
+    assert (first.serving, first.schema_folder) == ("gs://a/runs/signs/serving", "gs://a/runs/signs/schema")
+    assert second.serving == "gs://a/runs/flowers/serving"
+
+
 def test_places_that_are_told_win():
     overrides = ("runner.pipeline_root=gs://a/root/", "push.destination=s3://b/serving")
     bound = bound_to("{}", "gs://bucket/images", "gs://other/images", overrides=overrides)
