@@ -49,7 +49,7 @@ class Executor(base_executor.BaseExecutor):
             listed = "; ".join(f"{row['feature']}: {row['detail']}" for row in found.anomalies)
             refused = DataRefused(
                 f"The new images are unlike the ones that the schema describes: {listed}. Look at them; to go on, edit "
-                "the schema (schema/metadata.pbtxt) or set data.on_anomaly to warn."
+                f"the schema ({exec_properties['kept_schema']}) or set data.on_anomaly to warn."
             )
             # The launcher removes the output of a step that failed.
             refused.found = found
@@ -124,6 +124,7 @@ class DataGateSpec(ComponentSpec):
         "drift_threshold": ExecutionParameter(type=float),
         "serving": ExecutionParameter(type=str),
         "published_statistics": ExecutionParameter(type=str),
+        "kept_schema": ExecutionParameter(type=str),
     }
     INPUTS = {
         "statistics": ChannelParameter(type=standard_artifacts.ExampleStatistics),
@@ -145,6 +146,7 @@ class DataGate(base_component.BaseComponent):
       serving: base path or URI of published versions.
       published_statistics: path or URI of the folder with the statistics of each version's images (see
         `components.comparison`).
+      kept_schema: where the schema is kept, for the person who has to edit it.
     """
 
     SPEC_CLASS = DataGateSpec
@@ -159,6 +161,7 @@ class DataGate(base_component.BaseComponent):
         drift_threshold: float,
         serving: str,
         published_statistics: str,
+        kept_schema: str,
     ):
         spec = DataGateSpec(
             statistics=statistics,
@@ -168,6 +171,7 @@ class DataGate(base_component.BaseComponent):
             drift_threshold=drift_threshold,
             serving=serving,
             published_statistics=published_statistics,
+            kept_schema=kept_schema,
             result=types.Channel(type=DataGateResult),
         )
         super().__init__(spec=spec)

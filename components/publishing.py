@@ -146,16 +146,21 @@ def taken_back(serving: Path | str, in_service: int | None, model: Path) -> int 
     place = open_serving(serving)
     if in_service is None or in_service == stands_for(place, in_service):
         return None
-    candidate = {name: checksums.digest(path) for name, path in checksums.files_of(model).items()}
     current, version = original(place, in_service), in_service
     # Ever lower, whatever somebody wrote into a card.
     while (noted := model_card.rollback_of(read_card(place, version))) and noted["instead_of"] < version:
         version = noted["instead_of"]
-        published = checksums.parse(place.read(version, checksums.CHECKSUMS_FILE) or b"")
         # What came back into service meanwhile is no longer out of it.
-        if candidate.items() <= published.items() and original(place, version) != current:
+        if original(place, version) != current and holds(place, version, model):
             return version
     return None
+
+
+def holds(place: Place, version: int, model: Path) -> bool:
+    """Whether a version was made of the files of this model."""
+    published = checksums.parse(place.read(version, checksums.CHECKSUMS_FILE) or b"")
+    candidate = {name: checksums.digest(path) for name, path in checksums.files_of(model).items()}
+    return candidate.items() <= published.items()
 
 
 def local_copy(serving: Path | str, scratch: Path) -> Path:

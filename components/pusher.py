@@ -21,7 +21,7 @@ from components.features import DECISION_FILE, REFUSAL, STATISTICS_FILE, TRAININ
 from components.files import read_json
 from components.formats import FormatFiles
 from components.ingestion import ImageCatalog
-from components.publishing import publish, read_card, taken_back
+from components.publishing import holds, publish, read_card, taken_back
 from components.serving_places import open_serving
 from components.source import LIBRARIES
 from components.steps import run_id_of
@@ -54,7 +54,8 @@ class Executor(executor.Executor):
         # Here the version comes into it, and nowhere else.
         extras = formats_of(input_dict) | {model_card.CARD_FILE: lambda version: model_card.dump(card, version)}
         expected = decision["in_service_version"]
-        version = published_before(serving, card) or publish(model, serving, custom["keep"], extras, expected=expected)
+        version = published_before(serving, card["run_id"], model)
+        version = version or publish(model, serving, custom["keep"], extras, expected=expected)
         number = str(version).rpartition("/")[2]
         self._MarkPushed(pushed, pushed_destination=str(version), pushed_version=number)
         keep_for_comparison(input_dict, serving, int(number), custom)
@@ -75,14 +76,15 @@ class Executor(executor.Executor):
         )
 
 
-def published_before(serving: str, card: dict[str, Any]) -> Path | str | None:
+def published_before(serving: str, run_id: str | None, model: Path) -> Path | str | None:
     """The version in service, if this step published it before it was killed, and a platform started it again."""
     place = open_serving(serving)
     in_service = place.in_service()
-    if in_service is None or not card["run_id"]:
+    if in_service is None or not run_id:
         return None
-    found = read_card(place, in_service)
-    same = found["run_id"] == card["run_id"] and model_card.rollback_of(found) is None
+    card = read_card(place, in_service)
+    # Runs of two output folders have one id where they began in the same second.
+    same = card["run_id"] == run_id and model_card.rollback_of(card) is None and holds(place, in_service, model)
     return place.location(in_service) if same else None
 
 

@@ -110,6 +110,20 @@ def delete(locations: list[str]) -> None:
             FileSystems.delete([location])
 
 
+def remove_folder_objects(uri: str) -> None:
+    """Removes the empty objects under a `gs://` URI that stand for folders; what lies in the folders stays."""
+    from apache_beam.io.filesystems import FileSystems
+    from apache_beam.io.gcp.gcsio import GcsIO
+
+    with _os_errors(uri):
+        (found,) = FileSystems.match([f"{glob.escape(uri.rstrip('/'))}/**"])
+        store = GcsIO()
+        for file in found.metadata_list:
+            if file.path.endswith("/"):
+                # Not by way of `FileSystems.delete`: it takes all that lies below.
+                store.delete(file.path)
+
+
 def exists(location: str) -> bool:
     """Whether there is a file at a path or URI.
 

@@ -5,6 +5,7 @@ values: what follows from a value is worked out, and what is not allowed is refu
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ IMAGES = "images"
 PREFIX = "set_"
 # The input that carries the run's id.
 RUN_ID = "run_id"
+# A path or URI that something can lie beside.
+WITH_A_PARENT = re.compile(r"([^/]+://[^/]*)?/+[^/].*")
 # What a parameter of each type is called in a specification; one that may be null, or of several types, is YAML.
 TYPES = {int: "NUMBER_INTEGER", float: "NUMBER_DOUBLE", bool: "BOOLEAN"}
 
@@ -52,6 +55,11 @@ class Bound:
                 f"push.destination ({destination}) must be a URI or an absolute path on a cluster, such as "
                 "gs://bucket/serving."
             )
+        if destination is not None and not WITH_A_PARENT.fullmatch(destination):
+            raise UsageError(
+                f"push.destination ({destination}) is a whole bucket or disk, beside which nothing can be kept; give a "
+                "folder in it, such as gs://bucket/serving."
+            )
         for place in (*self.images, self.serving):
             if place.startswith("minio://"):
                 raise UsageError(
@@ -84,13 +92,19 @@ class Bound:
     def serving(self) -> str:
         """Base path or URI of published versions."""
         destination = self.config.push.destination
-        return join(self.root, "serving") if destination is None else destination.rstrip("/")
+        return join(self._own, "serving") if destination is None else destination.rstrip("/")
 
     @property
     def schema_folder(self) -> str:
         """Path or URI, as for `create_pipeline`."""
         # Beside the models that it belongs to: pipelines may share a bucket.
-        return join(self.root, "schema") if self.config.push.destination is None else f"{self.serving}-schema"
+        return join(self._own, "schema") if self.config.push.destination is None else f"{self.serving}-schema"
+
+    @property
+    def _own(self) -> str:
+        """A folder in the root that no other pipeline has: several may be given one root."""
+        name = self.config.name
+        return self.root if self.root.endswith(f"/{name}") else join(self.root, name)
 
     def pipeline(self, **options: Any) -> Any:
         """The graph; `options` are those of `create_pipeline`."""

@@ -9,7 +9,7 @@ from components.files import write_whole
 from components.storage import is_uri
 from pipeline import compiled
 from pipeline.bound import Bound
-from pipeline.config import Config
+from pipeline.config import Config, RunnerConfig
 from pipeline.noise import noise_to
 
 
@@ -39,6 +39,8 @@ def compile_to(
     click.echo(f"Written: {output}")
     for line in described(target, bound, image, f"Parameters of a run: {', '.join(bound.parameters())}"):
         click.echo(line)
+    if target == compiled.KUBEFLOW and (account := config.runner.service_account):
+        click.echo(f"Note: a specification names no service account; start runs with {account}, as graft deploy does.")
 
 
 def described(target: str, bound: Bound, image: str, *more: str) -> list[str]:
@@ -61,6 +63,8 @@ def described(target: str, bound: Bound, image: str, *more: str) -> list[str]:
     if unreachable:
         otherwise = "" if vertex else ", or name a volume that holds it in runner.volumes"
         lines.append(f"Note: every step must find {unreachable[0]} in its container; give URIs{otherwise}.")
+    if vertex and (unknown := _of_kubernetes(bound.config.runner)):
+        lines.append(f"Note: Vertex AI has nothing like {', '.join(unknown)}; left out.")
     if not bound.root.startswith(compiled.ROOTS[target]):
         platform = "Vertex AI" if vertex else "Kubeflow Pipelines"
         lines.append(
@@ -68,3 +72,9 @@ def described(target: str, bound: Bound, image: str, *more: str) -> list[str]:
             "pipeline root, or give one with --pipeline-root."
         )
     return lines
+
+
+def _of_kubernetes(runner: RunnerConfig) -> list[str]:
+    """The keys that were given and mean something on Kubernetes only."""
+    labelled = [f"runner.resources.{name}.node_labels" for name, asked in runner.resources.items() if asked.node_labels]
+    return [f"runner.{name}" for name in ("volumes", "secrets") if getattr(runner, name)] + labelled

@@ -20,7 +20,8 @@ from pipeline.runners import DATAFLOW, beam_arguments
 
 # -P: whatever packages of our names lie in the working folder of an image, they are not meant.
 COMMAND = ("python", "-P", "-m", "pipeline.step")
-NAME = re.compile("[a-z0-9][a-z0-9-]{0,127}")
+# TFX takes no longer ones.
+NAME = re.compile("[a-z0-9][a-z0-9-]{0,62}")
 # What the backend, Kubernetes and Argo would expand. Inside of JSON, where it stands in texts only, it can be escaped.
 EXPANDED = re.compile(r"\{\{|\$\(|\$\$")
 ESCAPES = {"{{": r"\u007b\u007b", "$": r"\u0024"}
@@ -49,8 +50,8 @@ def bind(config: Config, images: list[str], pipeline_root: str | None = None) ->
     """
     if not NAME.fullmatch(config.name):
         raise UsageError(
-            "A cluster takes pipeline names of lower case letters, digits and hyphens that begin with no hyphen. "
-            f"Received: {config.name}; set name."
+            "A cluster takes pipeline names of at most 63 lower case letters, digits and hyphens that begin with no "
+            f"hyphen. Received: {config.name}; set name."
         )
     places = [absolute(place) for place in images]
     root = absolute(pipeline_root or config.runner.pipeline_root or _beside(places[0], config.name))

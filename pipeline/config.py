@@ -272,7 +272,7 @@ class RunnerConfig(Section):
     # a step's id, such as Trainer, or default: what it asks for
     resources: dict[str, ResourcesConfig] = {}
     retries: Annotated[int, Field(ge=0)] = 1  # times that a step that failed is started again
-    retry_seconds: Annotated[int, Field(ge=0)] = 60  # wait before the first of them; doubles with each, up to an hour
+    retry_seconds: Annotated[int, Field(ge=0)] = 60  # wait before the first of them; doubles with each
     cache: bool = True  # of steps whose inputs are the same; ingestion and what asks what is in service never
     service_account: str | None = None  # that the steps run as
     labels: dict[str, str] = {}  # of the run and, on Kubeflow, of its pods

@@ -65,6 +65,8 @@ class Scene:
       destination: where models are published: a path or a URI.
       again: how to run it once more.
       more_room: how to have a larger disk.
+      more_memory: how to have more memory.
+      finished: what becomes of the steps that finished when it is run once more.
     """
 
     step: str
@@ -76,6 +78,8 @@ class Scene:
     destination: str = ""
     again: str = AGAIN
     more_room: str = "give --output a folder on another disk"
+    more_memory: str = "close other programs"
+    finished: str = "finished steps come from the cache"
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ def _interrupted(found: list[Link], scene: Scene) -> Failure | None:
     # Cleaning up after it may fail, too; and a worker process is interrupted together with this one.
     if not any(link.kind == "KeyboardInterrupt" for link in found):
         return None
-    return Failure("interrupted.", f"{scene.again.capitalize()}: finished steps come from the cache.")
+    return Failure("interrupted.", f"{scene.again.capitalize()}: {scene.finished}.")
 
 
 def _image(found: list[Link], scene: Scene) -> Failure | None:
@@ -183,7 +187,7 @@ def _disk_full(found: list[Link], scene: Scene) -> Failure | None:
     if _mount_of(str(scene.output)) == mount:
         return Failure(
             sentence,
-            f"Free some space on it and {scene.again} (finished steps come from the cache), or {scene.more_room}.",
+            f"Free some space on it and {scene.again} ({scene.finished}), or {scene.more_room}.",
         )
     return Failure(sentence, f"Free some space on it, or set TMPDIR to a folder on another disk, and {scene.again}.")
 
@@ -212,7 +216,7 @@ def _worker_ended(found: list[Link], scene: Scene) -> Failure | None:
 
 
 def _less_memory(scene: Scene) -> str:
-    rest = "data.max_pixels (larger images are kept out), or close other programs"
+    rest = f"data.max_pixels (larger images are kept out), or {scene.more_memory}"
     if scene.processes:
         return f"Set runner.beam: local (one process instead of one a core), lower {rest}"
     return f"Lower {rest}"

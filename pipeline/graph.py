@@ -90,6 +90,7 @@ def create_pipeline(
         drift_threshold=config.data.drift_threshold,
         serving=serving,
         published_statistics=published_statistics,
+        kept_schema=kept_schema,
     )
     # Decode, resize, store; labels by sorted class name.
     transform = ImageTransform(

@@ -19,16 +19,26 @@ from typing import Any
 
 from components import data_report, progress, storage
 from components.errors import UsageError, printable
-from components.steps import STEPS
+from components.files import read_json
+from components.steps import STEPS, SUMMARY_FILE
 from pipeline.bound import PREFIX, RUN_ID, Bound
 from pipeline.config import Config
 from pipeline.console import Steps
 from pipeline.copies import Copies, empty
 from pipeline.runners import notice_dead_workers
-from pipeline.summary import note
+from pipeline.summary import note, print_refusal
 
 # Kubernetes shows what is in there as the reason why a container ended.
 TERMINATION_LOG = Path("/dev/termination-log")
+# Of Beam's options, the one that has a worker process for each core.
+PROCESSES = "--direct_running_mode=multi_processing"
+# What to try is another thing than on one's own machine.
+ON_A_CLUSTER = {
+    "again": "start the run again",
+    "more_room": "give the step a larger disk",
+    "more_memory": "give the step more memory (memory_gib in runner.resources)",
+    "finished": "all steps run anew",
+}
 # Lines of a refusal's quarantine that go to the log.
 MOST_LINES = 1000
 # Classes of artifacts by the name that a specification has for them; TFX knows its own.
@@ -55,10 +65,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="graft-step-") as scratch, progress.heeded(steps.warn):
         try:
             with steps.step(STEPS[options.step]) as result:
-                result["note"] = Step(options, beam_arguments, Path(scratch)).run()
+                result["note"] = Step(options, beam_arguments, Path(scratch)).run(steps)
         # Whatever it is, the log ends with a sentence.
         except BaseException as error:
-            sys.exit(_tell(error, options.step, Path(scratch)))
+            sys.exit(_tell(error, options.step, Path(scratch), PROCESSES in beam_arguments))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,15 +85,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _tell(error: BaseException, step: str, scratch: Path) -> int:
+def _tell(error: BaseException, step: str, scratch: Path, processes: bool) -> int:
     """Ends the log with what went wrong, for people and for Kubernetes; returns the exit code."""
     from pipeline.failure import Scene, explain
 
     traceback.print_exception(error)
     for row in data_report.quarantined_lines(getattr(error, "quarantined", []))[:MOST_LINES]:
         print(json.dumps(row), file=sys.stderr)
-    words = {"again": "start the run again", "more_room": "give the step a larger disk"}
-    failure = explain(error, Scene(STEPS[step], scratch, Path("the log of this step"), **words))
+    failure = explain(
+        error, Scene(STEPS[step], scratch, Path("the log of this step"), processes=processes, **ON_A_CLUSTER)
+    )
     told = f"graft: {STEPS[step]}: {failure.sentence}" + (f"\nTry: {failure.advice}" if failure.advice else "")
     print(told, file=sys.stderr, flush=True)
     with contextlib.suppress(OSError):
@@ -107,8 +118,11 @@ class Step:
     beam_arguments: Sequence[str]
     scratch: Path
 
-    def run(self) -> str:
+    def run(self, steps: Steps) -> str:
         """Does what the step is for, and writes what the platform wants to know of its outputs.
+
+        Args:
+          steps: takes what is to be said besides.
 
         Returns:
           A few words about what it gave.
@@ -128,7 +142,9 @@ class Step:
         properties = given.properties | (compiled_properties(other, self.options.step) if other else {})
         with self._copied(given.inputs, given.outputs):
             self._execute(given.inputs, given.outputs, properties, run_id)
-            words = note(self.options.step, {key: artifact for key, (artifact,) in given.outputs.items()})
+            words = note(self.options.step, {key: artifact.mlmd_artifact for key, (artifact,) in given.outputs.items()})
+            if self.options.step == "Report":
+                words = _outcome(Path(given.outputs["report"][0].uri), steps)
         storage.write(asked["outputs"]["outputFile"], given.told().encode())
         return words
 
@@ -145,6 +161,10 @@ class Step:
                     empty(artifact.uri)
         yield
         copies.store()
+        for key, (artifact,) in outputs.items():
+            # Kubeflow's launcher takes an object that stands for a folder for a file, and then cannot make the folder.
+            if (True, key) not in places and artifact.uri.startswith("gs://"):
+                storage.remove_folder_objects(artifact.uri)
         for (is_output, key), uri in places.items():
             (artifact,) = (outputs if is_output else inputs)[key]
             artifact.uri = uri
@@ -164,7 +184,7 @@ class Step:
         from tfx.dsl.components.base import base_beam_executor, base_executor
         from tfx.utils import import_utils
 
-        if "--direct_running_mode=multi_processing" in self.beam_arguments:
+        if PROCESSES in self.beam_arguments:
             notice_dead_workers()
         executor = import_utils.import_class_by_path(self.options.executor_class_path)
         temporary = self._temporary(outputs)
@@ -206,6 +226,17 @@ def _require_weights(config: Config) -> None:
     if fine_tune.epochs:
         backbones.require_start(model.backbone, model.alpha, fine_tune.unfreeze)
     backbones.require_weights(model.backbone, model.alpha, model.weights, config.image_size)
+
+
+def _outcome(report: Path, steps: Steps) -> str:
+    """How the run ended, in a few words; why nothing was published is said, as a platform shows such a run as well."""
+    summary = read_json(report, SUMMARY_FILE)
+    if not summary:
+        return "could not be written"
+    if summary["status"] == "published":
+        return f"published: {summary['model']['path']}"
+    print_refusal(summary, steps)
+    return "refused: nothing was published, and what is in service stays"
 
 
 def _run_time_parameters(asked: dict[str, Any]) -> dict[str, Any]:

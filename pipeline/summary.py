@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components import conversion, data_report, features, serving_check, training_concerns
+from components import conversion, data_report, features, run_summary, serving_check, training_concerns
 from components.data_findings import ANOMALIES_FILE
 from components.errors import printable
 from components.files import read_json
@@ -44,6 +44,11 @@ def note(node_id: str, outputs: dict[str, Any]) -> str:
         if not found:
             return "nothing to be published"
         return found["problem"] or f"{found['latency_ms']['median']:.0f} ms an image"
+    if node_id == "AtomicPusher":
+        if run_summary.text(outputs["pushed_model"], features.REFUSAL):
+            return "not published, because it was rolled back from"
+        version = run_summary.text(outputs["pushed_model"], run_summary.PUSHED_VERSION)
+        return f"version {version}" if version else "nothing to be published"
     if node_id == "DataGate":
         found = json.loads(Path(outputs["result"].uri, ANOMALIES_FILE).read_text())
         return f"unlike earlier images in {', '.join(row['feature'] for row in found)}" if found else ""

@@ -124,6 +124,14 @@ def test_step_that_was_killed_after_it_published_publishes_nothing_more(tmp_path
     assert len(versions(serving)) == 1
 
 
+def test_another_run_of_the_same_id_has_not_published_what_this_one_did(tmp_path, serving):
+    """Two output folders with one destination, whose runs began in the same second."""
+    Push(tmp_path / "a" / "1", serving, weights="of a").go()
+    with pytest.raises(GraftError, match=r"changed from nothing to version .* run again"):
+        Push(tmp_path / "b" / "1", serving, weights="of b").go()
+    assert len(versions(serving)) == 1
+
+
 def test_model_that_was_rolled_back_from_is_not_pushed_again_for_changed_code_or_settings(tmp_path, serving):
     first = Push(tmp_path / "1", serving, weights="good").go()["pushed_version"]
     bad = Push(tmp_path / "2", serving, in_service=int(first), weights="bad").go()["pushed_version"]

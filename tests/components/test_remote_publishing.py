@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from components import progress
+from components import progress, storage
 from components.checksums import verify
 from components.errors import GraftError, UsageError
 from components.publishing import local_copy, newest, open_serving, publish, rollback, versions
@@ -307,3 +307,11 @@ def test_publication_retention_and_rollback_through_the_client_of_google_cloud_s
     }
     writes = [line for line in bucket.requests if line.startswith("PUT")]
     assert len(writes) == 3 * (len(FILES) + 3) + 1 + len(FILES) + 4
+
+
+def test_objects_that_stand_for_folders_are_removed_and_nothing_in_the_folders(bucket):
+    names = ["x", "x/", "x/fn/", "x/fn/saved_model.pb", "x/fn/variables/", "x/fn/variables/v", "xy/", "y/"]
+    bucket.objects |= {("bucket", f"root/{name}"): b"" for name in names}
+    storage.remove_folder_objects("gs://bucket/root/x")
+    left = [name for _, name in bucket.objects]
+    assert left == [f"root/{name}" for name in ("x", "x/fn/saved_model.pb", "x/fn/variables/v", "xy/", "y/")]

@@ -315,7 +315,7 @@ def test_every_step_runs_and_the_model_that_is_published_answers(story, image, i
     assert all("Traceback" not in log and len(log) < 50_000 for log in story.volume.logs.values())
     assert "oneDNN custom operations are on" not in story.volume.logs["Trainer"]
     assert story.volume.logs["ImageExampleGen"].splitlines()[-1].endswith("120 images in 3 classes")
-    (version,) = (image.folder / "volume" / "serving").glob("[0-9]*")
+    (version,) = (image.folder / "volume" / "shapes" / "serving").glob("[0-9]*")
     picture = next((images / "circle").glob("*.jpg"))
     (line,) = image.run("graft", "predict", version, picture, "--json").stdout.splitlines()
     assert json.loads(line)["label"] in ("circle", "square", "triangle")
@@ -328,10 +328,12 @@ def test_report_and_card_tell_of_this_run_with_the_values_that_it_was_given(stor
     assert summary["configuration"]["training"]["fine_tune"]["epochs"] == 1
     assert summary["training"]["fine_tune"]["epochs"] == 1
     assert summary["training"]["frozen"]["epochs"] <= CONFIGURATION["training"]["frozen"]["epochs"]
+    assert story.volume.logs["AtomicPusher"].splitlines()[-1].endswith(f"version {Path(summary['model']['path']).name}")
+    assert story.volume.logs["Report"].splitlines()[-1].endswith(f"published: {summary['model']['path']}")
     card = json.loads(Path(summary["model"]["path"], "model_card.json").read_text())
     assert (card["run_id"], card["data"]["digest"]) == ("1111-aaaa", story.digest)
     assert story.volume.folder("Report", "report").joinpath("report.html").stat().st_size > 10_000
-    kept = image.folder / "volume" / "schema"
+    kept = image.folder / "volume" / "shapes" / "schema"
     number = Path(summary["model"]["path"]).name
     assert (kept / "metadata.pbtxt").is_file() and (kept / "published_statistics" / f"{number}.pb").is_file()
 
@@ -404,34 +406,36 @@ def test_artifacts_lie_in_the_bucket_and_leftovers_of_a_killed_try_do_not(story,
 
 
 def test_model_is_published_in_the_bucket_as_on_the_volume(story, bucket, image):
-    latest = json.loads(story.published["bucket", "root/serving/latest.json"])
-    (version,) = (image.folder / "volume" / "serving").glob("[0-9]*")
+    latest = json.loads(story.published["bucket", "root/shapes/serving/latest.json"])
+    (version,) = (image.folder / "volume" / "shapes" / "serving").glob("[0-9]*")
     for path in version.rglob("variables/*"):
-        name = f"root/serving/{latest['version']}/{path.relative_to(version)}"
+        name = f"root/shapes/serving/{latest['version']}/{path.relative_to(version)}"
         assert story.published["bucket", name] == path.read_bytes()
-    card = json.loads(story.published["bucket", f"root/serving/{latest['version']}/model_card.json"])
+    card = json.loads(story.published["bucket", f"root/shapes/serving/{latest['version']}/model_card.json"])
     assert card["run_id"] == "3333-cccc"
-    assert ("bucket", f"root/schema/published_statistics/{latest['version']}.pb") in story.published
+    assert ("bucket", f"root/shapes/schema/published_statistics/{latest['version']}.pb") in story.published
 
 
 def test_next_run_is_held_to_what_was_kept_and_to_the_model_in_service(story):
-    kept = story.published["bucket", "root/schema/metadata.pbtxt"]
+    kept = story.published["bucket", "root/shapes/schema/metadata.pbtxt"]
     assert (
         story.worse.launcher.read(story.worse.launcher.outputs["MetadataSchemaGen"]["schema"]["uri"] + "/schema.pbtxt")
         == kept
     )
     decision = story.worse.json("GatedEvaluator", "evaluation", "decision.json")
-    version = json.loads(story.published["bucket", "root/serving/latest.json"])["version"]
+    version = json.loads(story.published["bucket", "root/shapes/serving/latest.json"])["version"]
     assert (decision["baseline_status"], decision["baseline_version"]) == ("compared", version)
 
 
 def test_model_that_the_gate_refuses_is_not_published_and_the_run_ends_well(story, bucket):
     summary = story.worse.json("Report", "report", "summary.json")
     assert (summary["status"], summary["exit_code"], summary["model"]["path"]) == ("refused", 4, None)
+    assert story.worse.logs["AtomicPusher"].splitlines()[-1].endswith("nothing to be published")
+    assert "the gate refuses to judge" in story.worse.logs["Report"]
     (failed,) = [check for check in summary["gate"]["checks"] if check["passed"] is False]
     assert (failed["metric"], failed["bound"]) == ("test_examples", 1000)
-    serving = {key: data for key, data in bucket.objects.items() if key[1].startswith("root/serving/")}
-    assert serving == {key: data for key, data in story.published.items() if key[1].startswith("root/serving/")}
+    serving = {key: data for key, data in bucket.objects.items() if key[1].startswith("root/shapes/serving/")}
+    assert serving == {key: data for key, data in story.published.items() if key[1].startswith("root/shapes/serving/")}
 
 
 def test_steps_leave_no_temporary_folders(story, image):

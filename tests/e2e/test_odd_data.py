@@ -152,6 +152,7 @@ def test_d16_data_unlike_the_old_stops_before_transform_naming_the_feature(graft
     result = graft.run(other, *FAST, "--set", "data.on_anomaly=stop")
     assert result.code == 3, result.out + result.error
     assert feature in result.out
+    assert str(graft.output / "schema" / "metadata.pbtxt") in result.summary["error"]
     assert "Transform" not in result.summary["timings"]
     folder = graft.output / "runs" / "latest"
     assert f"Report: {folder.resolve()}/report.html" in result.out

@@ -414,6 +414,12 @@ def test_what_is_not_told_lies_beside_the_images(images, root):
     assert (bound.root, bound.serving, bound.schema_folder) == (root, f"{root}/serving", f"{root}/schema")
 
 
+def test_pipelines_that_are_given_one_root_publish_beside_each_other():
+    first, second = (bound_to(f"name: {name}", pipeline_root="gs://a/runs") for name in ("signs", "flowers"))
+    assert (first.serving, first.schema_folder) == ("gs://a/runs/signs/serving", "gs://a/runs/signs/schema")
+    assert second.serving == "gs://a/runs/flowers/serving"
+
+
 def test_places_that_are_told_win():
     overrides = ("runner.pipeline_root=gs://a/root/", "push.destination=s3://b/serving")
     bound = bound_to("{}", "gs://bucket/images", "gs://other/images", overrides=overrides)
@@ -430,7 +436,11 @@ def test_places_that_are_told_win():
     [
         ("gs://bucket/images", None, ("name=Weekly",), "lower case letters"),
         ("gs://bucket/images", None, ("name=a_b",), "lower case letters"),
+        ("gs://bucket/images", None, (f"name={64 * 'a'}",), "at most 63 lower case letters"),
         ("gs://bucket", None, (), "whole bucket"),
+        ("gs://bucket/images", None, ("push.destination=gs://models",), "give a folder in it"),
+        ("gs://bucket/images", None, ("push.destination=gs://models/",), "give a folder in it"),
+        ("gs://bucket/images", None, ("push.destination=/",), "give a folder in it"),
         ("gs://bucket/images", "gs://bucket/images/graft", (), "inside the image folder"),
         ("gs://bucket/images", "gs://bucket/images", (), "inside the image folder"),
         ("/data", "/data/graft", (), "inside the image folder"),
@@ -463,6 +473,12 @@ def test_what_no_cluster_takes_is_refused_in_a_sentence(images, root, overrides,
     assert "\n" not in str(refused.value)
 
 
+KUBERNETES = (
+    "runner.secrets=[{name: a, path: /a}]",
+    "runner.resources={Trainer: {node_labels: {a: b}}, Report: {cpu: 1}}",
+)
+
+
 @pytest.mark.parametrize(
     ("target", "images", "overrides", "notes"),
     [
@@ -470,10 +486,17 @@ def test_what_no_cluster_takes_is_refused_in_a_sentence(images, root, overrides,
         ("vertex", "/gcs/bucket/images", (), []),
         ("vertex", "/data/images", (), ["find /data/images in its container; give URIs."]),
         ("kubeflow", "/data/images", ("runner.volumes=[{name: a, path: /data/}]",), []),
+        (
+            "vertex",
+            "gs://bucket/images",
+            KUBERNETES,
+            ["runner.secrets, runner.resources.Trainer.node_labels; left out."],
+        ),
+        ("kubeflow", "gs://bucket/images", KUBERNETES, []),
         ("kubeflow", "/data/images", (), ["or name a volume that holds it in runner.volumes."]),
     ],
 )
-def test_places_that_no_step_would_find_are_told(target, images, overrides, notes):
+def test_places_that_no_step_would_find_and_keys_that_mean_nothing_there_are_told(target, images, overrides, notes):
     bound = bound_to("{}", images, overrides=overrides, pipeline_root="gs://bucket/root")
     found = [line for line in described(target, bound, IMAGE) if line.startswith("Note: ")]
     assert [line.endswith(note) for line, note in zip(found, notes, strict=True)] == [True] * len(notes)

@@ -11,7 +11,9 @@ import pytest
 
 from pipeline import compiled
 from pipeline.config import Config
-from pipeline.step import BY_WORKERS, Step
+from pipeline.console import Steps
+from pipeline.failure import Scene, explain
+from pipeline.step import BY_WORKERS, ON_A_CLUSTER, Step, _outcome
 from tests.conftest import ROOT
 from tests.memory_files import MemoryFiles
 
@@ -23,6 +25,8 @@ WORDS = {
     "--step": "DataGate",
     "--bound": compiled.bind(Config(), ["gs://bucket/images"]).dump(),
 }
+
+REFUSED = {"checks": [{"passed": False, "metric": "recall", "slice": "cat", "value": 0.5, "bound": 0.9}]}
 
 
 def run(tmp_path: Path, **words: str) -> subprocess.CompletedProcess:
@@ -59,6 +63,28 @@ def test_whatever_goes_wrong_the_log_ends_with_a_sentence_and_what_to_try(tmp_pa
         "Try: Start the run again, in case it passes. If it fails in the same way, report it with the log"
     )
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_advice_is_about_a_cluster_and_not_about_this_machine(tmp_path):
+    scene = Scene("Resize and normalise", tmp_path, tmp_path / "log", processes=True, **ON_A_CLUSTER)
+    advice = explain(MemoryError(), scene).advice
+    assert advice.startswith("Set runner.beam: local") and "memory_gib in runner.resources" in advice
+    assert "programs" not in advice and "all steps run anew" in explain(KeyboardInterrupt(), scene).advice
+
+
+@pytest.mark.parametrize(
+    ("summary", "words", "said"),
+    [
+        ({"status": "published", "model": {"path": "gs://b/serving/1"}}, "published: gs://b/serving/1", ""),
+        ({"status": "refused", "gate": REFUSED}, "refused: nothing was published", "refused by recall (cat): 0.5"),
+        (None, "could not be written", ""),
+    ],
+)
+def test_log_of_the_last_step_tells_how_the_run_ended(tmp_path, capsys, summary, words, said):
+    if summary:
+        (tmp_path / "summary.json").write_text(json.dumps(summary))
+    assert _outcome(tmp_path, Steps()).startswith(words)
+    assert said in capsys.readouterr().out
 
 
 def test_weights_that_are_not_there_are_told_before_anything_is_read(tmp_path):
@@ -99,3 +125,21 @@ def test_what_workers_elsewhere_read_and_write_stays_in_the_store_and_all_else_i
     assert (temporary == "mem://bucket/examples-temporary") == bool(stays)
     assert [given[key][0].uri for key in outputs] == [f"mem://bucket/{key}" for key in outputs]
     assert set(memory.files) == {f"mem://bucket/{key}/new" for key in set(outputs) - stays}
+
+
+def test_folders_that_workers_made_in_the_store_are_no_objects_that_the_launcher_of_kubeflow_stumbles_over(
+    monkeypatch, tmp_path
+):
+    from tfx.types import standard_artifacts
+
+    made, tidied = {key: standard_artifacts.Model() for key in ("examples", "catalog")}, []
+    for key, artifact in made.items():
+        artifact.uri = f"gs://bucket/{key}"
+    monkeypatch.setenv("KFP_POD_NAME", "a pod's")
+    monkeypatch.setattr("pipeline.copies.LAUNCHER_FOLDERS", {"gs://": f"{tmp_path}/"})
+    monkeypatch.setattr("pipeline.step.empty", lambda place: None)
+    monkeypatch.setattr("pipeline.step.storage.remove_folder_objects", tidied.append)
+    step = Step(argparse.Namespace(step="ImageExampleGen"), ["--runner=DataflowRunner"], tmp_path)
+    with step._copied({}, {key: [artifact] for key, artifact in made.items()}):
+        assert tidied == []
+    assert tidied == ["gs://bucket/examples"]
