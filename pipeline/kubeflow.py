@@ -21,7 +21,17 @@ from kfp_server_api.rest import RESTClientObject
 from components.errors import GraftError, UsageError
 from pipeline import platforms
 from pipeline.compiled import KUBEFLOW, ROOTS
-from pipeline.platforms import Deployment, Recorder, Schedule, Started, late, message_in, refusal, split_address
+from pipeline.platforms import (
+    Deployment,
+    Recorder,
+    Schedule,
+    ServiceError,
+    Started,
+    late,
+    message_in,
+    refusal,
+    split_address,
+)
 
 # Says in a schedule's description who made it.
 MARK = "Made by graft deploy."
@@ -262,12 +272,21 @@ class Kubeflow:
         except GoogleAuthError as error:
             said = message_in(json.dumps(str(error)))
             raise UsageError(f"Google gave no token for the proxy in front of {where} ({said}).") from None
+        except ValueError as error:
+            # What kfp makes of an answer that it has no place for, such as a state that a newer server has.
+            said = message_in(json.dumps(str(error)), self._secrets())
+            raise ServiceError(
+                f"{where} {failed}: kfp's client cannot use what it was answered ({said}); see that the server is one "
+                "of Kubeflow Pipelines 2, and look what is there of that name."
+            ) from None
+
+    def _secrets(self) -> tuple[str, ...]:
+        return self._client.secrets() if self._client else ()
 
     def _refused(self, where: str, failed: str, error: ApiException) -> GraftError:
         if not error.status:
             return _unencrypted(where)
-        secrets = self._client.secrets() if self._client else ()
-        said = message_in(error.body or "", secrets)
+        said = message_in(error.body or "", self._secrets())
         if 300 <= error.status < 400 or (error.status == 404 and not said):
             return _web_page(self._address)
         return refusal(f"{where} {failed}", error.status, said, ADVICE)

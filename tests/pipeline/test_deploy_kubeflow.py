@@ -184,6 +184,14 @@ def test_server_that_never_answers_is_given_up(kubeflow, server, monkeypatch, at
     assert len(server.sent(*at)) == 1
 
 
+def test_answer_that_kfp_cannot_use_is_one_sentence(kubeflow, server):
+    for one in ("a", "b"):
+        server.experiments[one] = {"experiment_id": one, "display_name": "signs", "namespace": ""}
+    text = kubeflow.refused(*kubeflow.there, *PIPELINE, code=1)
+    assert "did not take the pipeline" in text and "Multiple experiments is found with name signs" in text
+    assert not server.runs
+
+
 def test_server_that_is_not_there_is_one_sentence(command):  # noqa: F811
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
