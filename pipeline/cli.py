@@ -424,26 +424,27 @@ def deploy(
 
     Credentials are those that kfp's client and Google's libraries find in the environment; none is stored.
     """
-    acts = {"--list": listing, "--pause": pause, "--resume": resume, "--delete": delete}
-    asked = [name for name, value in acts.items() if value]
+    acts = {"--list": listing or None, "--pause": pause, "--resume": resume, "--delete": delete}
+    # What is given and empty, as by a variable that is not set, must not start a run.
+    asked = [name for name, value in acts.items() if value is not None]
     what = {
-        "--images": images,
+        "--images": images or None,
         "--image": image,
         "--pipeline-root": pipeline_root,
         "--config": config_file,
-        "--set": overrides,
-        "--parameter": parameters,
+        "--set": overrides or None,
+        "--parameter": parameters or None,
         "--cron": cron,
         "--time-zone": time_zone,
     }
-    given = [name for name, value in what.items() if value]
+    given = [name for name, value in what.items() if value is not None]
     if len(asked) > 1:
         raise click.UsageError(f"Give {' or '.join(asked)}, one at a time.")
     if asked and given:
         raise click.UsageError(f"{asked[0]} is about schedules that are there: give it no {given[0]}.")
     if not asked and not images:
         raise click.UsageError("Missing option '--images'.")
-    if time_zone and not cron:
+    if time_zone is not None and cron is None:
         raise click.UsageError("--time-zone is for --cron.")
     from pipeline import config
     from pipeline import deploy as deploying
@@ -452,10 +453,10 @@ def deploy(
     if listing:
         deploying.list_schedules(place, dry_run)
     elif asked:
-        deploying.act(place, asked[0].removeprefix("--"), pause or resume or delete or "", dry_run)
+        deploying.act(place, asked[0].removeprefix("--"), acts[asked[0]], dry_run)
     else:
         loaded = config.load(config_file, list(overrides))
-        when = deploying.When(cron, time_zone) if cron else None
+        when = deploying.When(cron, time_zone) if cron is not None else None
         deploying.deploy(place, loaded, list(images), image, pipeline_root, list(parameters), when, dry_run)
 
 

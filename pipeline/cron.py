@@ -18,7 +18,7 @@ FIELDS = (
     ("day of the week", 0, 6, DAYS),
 )
 # `*` or a number or name, up to another one, in steps.
-ITEM = re.compile(r"(?:(?P<all>\*)|(?P<first>\w+)(?:-(?P<last>\w+))?)(?:/(?P<step>\d+))?")
+ITEM = re.compile("(?:(?P<all>[*])|(?P<first>[0-9]+|[A-Z]+)(?:-(?P<last>[0-9]+|[A-Z]+))?)(?:/(?P<step>[0-9]+))?")
 
 
 def check(expression: str) -> str:

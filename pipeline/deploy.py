@@ -249,16 +249,19 @@ def _put_back(platform: Platform, name: str, before: list[Schedule], error: Base
     """Lets the schedules go on that were paused for a new one that was not made; the error to raise."""
     going, ids = [each for each in before if not each.paused], {each.id for each in before}
     try:
-        # Where no answer came, it may have been made all the same.
-        for each in platform.schedules() if going else []:
+        there = platform.schedules() if going else []
+        for each in there:
+            # Where no answer came, it may have been made all the same.
             if each.ours and each.name == name and each.id not in ids:
                 platform.delete(each.id)
+        paused = {each.id for each in there if each.paused}
         for each in going:
-            platform.resume(each.id)
+            if each.id in paused:
+                platform.resume(each.id)
     except GraftError as another:
         said = error if isinstance(error, GraftError) else another
         return type(said)(
-            f"{said} The schedule before it is paused now: look what is there with --list, and let it go on with "
+            f"{said} The schedule before it may be paused now: look what is there with --list, and let it go on with "
             f"--resume {name}."
         )
     return error

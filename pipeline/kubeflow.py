@@ -3,11 +3,11 @@
 import contextlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import urllib3
 from google.auth.exceptions import GoogleAuthError
@@ -21,7 +21,17 @@ from kfp_server_api.rest import RESTClientObject
 from components.errors import GraftError, UsageError
 from pipeline import platforms
 from pipeline.compiled import KUBEFLOW, ROOTS
-from pipeline.platforms import Deployment, Recorder, Schedule, Started, late, message_in, refusal
+from pipeline.platforms import (
+    Deployment,
+    Recorder,
+    Schedule,
+    ServiceError,
+    Started,
+    late,
+    message_in,
+    refusal,
+    split_address,
+)
 
 # Says in a schedule's description who made it.
 MARK = "Made by graft deploy."
@@ -143,7 +153,7 @@ class Kubeflow:
         with self._in_words("did not answer as it should"):
             trusted = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
             token = None if recorder else _token()
-            self._client = _Client(host, recorder, credentials=token, ssl_ca_cert=trusted)
+            self._client = _client(host, recorder, credentials=token, ssl_ca_cert=trusted)
             self._address = self._client.configuration.host
             self._namespace = namespace or self._client.get_user_namespace() or None
             shared = self._client.multi_user()
@@ -262,15 +272,39 @@ class Kubeflow:
         except GoogleAuthError as error:
             said = message_in(json.dumps(str(error)))
             raise UsageError(f"Google gave no token for the proxy in front of {where} ({said}).") from None
+        except ValueError as error:
+            # What kfp makes of an answer that it has no place for, such as a state that a newer server has.
+            said = message_in(json.dumps(str(error)), self._secrets())
+            raise ServiceError(
+                f"{where} {failed}: kfp's client cannot use what it was answered ({said}); see that the server is one "
+                "of Kubeflow Pipelines 2, and look what is there of that name."
+            ) from None
+
+    def _secrets(self) -> tuple[str, ...]:
+        return self._client.secrets() if self._client else ()
 
     def _refused(self, where: str, failed: str, error: ApiException) -> GraftError:
         if not error.status:
             return _unencrypted(where)
-        secrets = self._client.secrets() if self._client else ()
-        said = message_in(error.body or "", secrets)
+        said = message_in(error.body or "", self._secrets())
         if 300 <= error.status < 400 or (error.status == 404 and not said):
             return _web_page(self._address)
         return refusal(f"{where} {failed}", error.status, said, ADVICE)
+
+
+def _client(host: str | None, recorder: Recorder | None, **options: Any) -> _Client:
+    """kfp's client; what it finds on this machine and cannot use is no fault of ours."""
+    try:
+        return _Client(host, recorder, **options)
+    except (GoogleAuthError, ApiException, urllib3.exceptions.HTTPError):
+        raise
+    except Exception as error:
+        # Not what it says: there may be a secret in it.
+        raise UsageError(
+            f"kfp's client cannot use the settings or credentials that it finds here ({type(error).__name__}); look at "
+            f"{kfp_client.Client._LOCAL_KFP_CONTEXT}, at the variables KF_PIPELINES_... and, for a Google proxy, at "
+            "GOOGLE_APPLICATION_CREDENTIALS, which must be a service account's."
+        ) from None
 
 
 def _named(name: str) -> str:
@@ -294,8 +328,7 @@ def _require_address(address: str) -> None:
             f"--target kubeflow needs --host, such as http://127.0.0.1:8080 after `{FORWARD}`; or set "
             f"{kfp_settings.KF_PIPELINES_ENDPOINT_ENV}."
         )
-    split = urlsplit(address if "//" in address else f"//{address}")
-    if address and (not split.hostname or " " in address or "@" in split.netloc):
+    if address and not split_address(address):
         raise UsageError("--host takes an address such as http://127.0.0.1:8080, without a user or password.")
 
 
@@ -313,12 +346,14 @@ def _token() -> ServiceAccountTokenVolumeCredentials | None:
     """The token in the file that kfp's standard variable names, or that is mounted where kfp looks for one."""
     path = os.environ.get(kfp_client.KF_PIPELINES_SA_TOKEN_ENV)
     if path:
+        named = f"The token in {path}, which {kfp_client.KF_PIPELINES_SA_TOKEN_ENV} names,"
         try:
-            Path(path).read_text()
+            token = Path(path).read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(
-                f"The token in {path}, which {kfp_client.KF_PIPELINES_SA_TOKEN_ENV} names, cannot be read ({error})."
-            ) from None
+            raise UsageError(f"{named} cannot be read ({error}).") from None
+        # Who refuses it later as a header would print it.
+        if not re.fullmatch("[!-~]+", token):
+            raise UsageError(f"{named} is none: it must be one word in ASCII; look what is in that file.")
     found = path or Path(kfp_client.KF_PIPELINES_SA_TOKEN_PATH).is_file()
     return ServiceAccountTokenVolumeCredentials(path) if found else None
 

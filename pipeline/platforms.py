@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from urllib.parse import SplitResult, urlsplit
 
 from components.errors import GraftError, UsageError, printable
 
@@ -122,6 +123,17 @@ def _shortened(body: Any) -> Any:
 def about(content: bytes) -> dict[str, Any]:
     """A file's digest and size."""
     return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+
+
+def split_address(address: str) -> SplitResult | None:
+    """The parts of an HTTP address, https where it names no scheme; None if it is none, or names a user."""
+    try:
+        split = urlsplit(address if "://" in address else f"https://{address}")
+        # A port that is no number is told when it is asked for.
+        plain = split.hostname and split.port != 0 and not re.search(r"[@\s]", split.netloc)
+    except ValueError:
+        return None
+    return split if plain and split.scheme in ("http", "https") else None
 
 
 # ---- refusals -------------------------------------------------------------------------------------------------------

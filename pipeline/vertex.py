@@ -20,7 +20,17 @@ from google.protobuf import json_format
 
 from components.errors import GraftError, UsageError
 from pipeline import platforms
-from pipeline.platforms import Deployment, Recorder, Schedule, ServiceError, Started, late, message_in, refusal
+from pipeline.platforms import (
+    Deployment,
+    Recorder,
+    Schedule,
+    ServiceError,
+    Started,
+    late,
+    message_in,
+    refusal,
+    split_address,
+)
 
 # What gcloud takes the address of the API from, too.
 ENDPOINT = "CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM"
@@ -206,8 +216,8 @@ def _address(given: str | None, region: str) -> str:
     """Of the API; without a scheme, https."""
     address = (given or f"{region}-aiplatform.googleapis.com").rstrip("/")
     address = address if "://" in address else f"https://{address}"
-    split = urlsplit(address)
-    if split.scheme not in ("http", "https") or not split.hostname or split.path or "@" in split.netloc:
+    split = split_address(address)
+    if not split or split.path or split.query or split.fragment:
         raise UsageError(
             "--endpoint takes an address such as https://my-endpoint.p.googleapis.com, with no path, user or password."
         )
@@ -223,12 +233,21 @@ def _message(job: dict[str, Any]) -> aiplatform_v1.PipelineJob:
     return aiplatform_v1.PipelineJob.wrap(json_format.ParseDict(job, aiplatform_v1.PipelineJob.pb()()))
 
 
+def _require_bundle() -> None:
+    """What requests says of one that is not there names no variable."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        if (path := os.environ.get(name)) and not os.path.exists(path):
+            raise UsageError(f"There are no certificates at {path}, which {name} names; correct it or unset it.")
+
+
 def _credentials() -> Any:
     """Application Default Credentials, with a token where one has to be asked for."""
     request = Request(requests.Session())
+    _require_bundle()
 
     def bounded(*given: Any, **options: Any) -> Any:
-        return request(*given, **options | {"timeout": platforms.TIMEOUT})
+        # What looks whether this is a machine of Google's waits for less.
+        return request(*given, **{"timeout": platforms.TIMEOUT} | options)
 
     try:
         credentials, _ = google.auth.default(scopes=[SCOPE], request=bounded)

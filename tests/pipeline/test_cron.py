@@ -39,6 +39,8 @@ def test_expression_is_taken(given, wanted):
         ("0, 3 * * *", " is no minute"),
         ("0 3 31 2,4 *", "there is no such day"),
         ("0 3 \N{SUPERSCRIPT TWO} * *", "is no day of the month"),
+        ("\N{ARABIC-INDIC DIGIT THREE} 3 * * *", "is no minute"),
+        ("1_0 3 * * *", "1_0 is no minute"),
     ],
 )
 def test_expression_is_refused(given, said):

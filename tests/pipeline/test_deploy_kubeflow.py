@@ -184,6 +184,14 @@ def test_server_that_never_answers_is_given_up(kubeflow, server, monkeypatch, at
     assert len(server.sent(*at)) == 1
 
 
+def test_answer_that_kfp_cannot_use_is_one_sentence(kubeflow, server):
+    for one in ("a", "b"):
+        server.experiments[one] = {"experiment_id": one, "display_name": "signs", "namespace": ""}
+    text = kubeflow.refused(*kubeflow.there, *PIPELINE, code=1)
+    assert "did not take the pipeline" in text and "Multiple experiments is found with name signs" in text
+    assert not server.runs
+
+
 def test_server_that_is_not_there_is_one_sentence(command):  # noqa: F811
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -195,7 +203,8 @@ def test_server_that_is_not_there_is_one_sentence(command):  # noqa: F811
 def test_host_with_the_wrong_scheme_or_a_password_is_one_sentence(kubeflow, server):
     secure = server.address.replace("http:", "https:")
     assert "begins with http or https" in kubeflow.refused("--target", "kubeflow", "--host", secure, "--list")
-    kubeflow.refused("--target", "kubeflow", "--host", "http://me:secret@x", "--list")
+    for host in ("http://me:secret@x", "http://[::1", "http://x:port", "ftp://x"):
+        assert "--host takes an address" in kubeflow.refused("--target", "kubeflow", "--host", host, "--list")
     assert "secret" not in kubeflow.printed
 
 
@@ -241,6 +250,23 @@ def test_token_is_sent_and_never_printed(kubeflow, server, monkeypatch, tmp_path
     assert token not in kubeflow.printed
     monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(tmp_path / "none"))
     assert "cannot be read" in kubeflow.refused(*kubeflow.there, "--list")
+
+
+@pytest.mark.parametrize("content", ["a-secret\nof two lines", "a-secret\N{EURO SIGN}", ""])
+def test_token_that_is_none_is_one_sentence_without_it(kubeflow, server, monkeypatch, tmp_path, content):
+    (tmp_path / "token").write_text(content)
+    monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(tmp_path / "token"))
+    assert "must be one word in ASCII" in kubeflow.refused(*kubeflow.there, "--list")
+    assert "a-secret" not in kubeflow.printed and not server.requests
+
+
+@pytest.mark.parametrize("content", ["{", "{}"])
+def test_settings_that_kfp_cannot_use_are_one_sentence(kubeflow, server, content):
+    context = Path(Client._LOCAL_KFP_CONTEXT)
+    context.parent.mkdir()
+    context.write_text(content)
+    assert f"look at {context}" in kubeflow.refused(*kubeflow.there, "--list")
+    assert not server.requests
 
 
 def test_namespace_is_asked_for_where_several_people_share_and_nothing_is_stored(kubeflow, server):

@@ -3,11 +3,14 @@
 import json
 import re
 import socket
+import time
 
+import google.auth
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from google.auth.credentials import AnonymousCredentials, CredentialsWithRegionalAccessBoundary
+from google.auth.exceptions import DefaultCredentialsError, TransportError
 from google.cloud import aiplatform
 
 from pipeline import compiled, config, platforms
@@ -153,7 +156,18 @@ def test_schedule_before_that_stays_paused_is_said(vertex, server):
     server.faults["POST", "/schedules"] = Refused(500, server.error(500, "down"))
     server.faults["POST", ":resume"] = Refused(500, server.error(500, "down"))
     text = vertex.refused(*vertex.there, *PIPELINE, *MONDAYS, code=1)
-    assert "The schedule before it is paused now" in text and "--resume signs" in text
+    assert "The schedule before it may be paused now" in text and "--resume signs" in text
+
+
+def test_schedule_that_was_not_paused_is_not_said_to_be(vertex, server):
+    vertex.done(*vertex.there, *PIPELINE, *MONDAYS)
+    before = active(server)
+    server.faults["POST", ":pause"] = Refused(403, server.error(403, "not yours"))
+    # The service refuses to resume what is not paused.
+    server.faults["POST", ":resume"] = Refused(400, server.error(400, "it is active"))
+    text = vertex.refused(*vertex.there, *PIPELINE, *MONDAYS)
+    assert "did not pause the schedule (403: not yours)" in text and "paused now" not in text
+    assert active(server) == before and not server.sent("POST", ":resume")
 
 
 def test_schedules_are_listed_paused_resumed_and_removed(vertex, server):
@@ -209,6 +223,29 @@ def test_server_that_never_answers_is_given_up(vertex, server, monkeypatch, at):
     server.faults[at] = None
     vertex.refused(*vertex.there, *PIPELINE, code=1)
     assert len(server.sent(*at)) == 1
+
+
+def test_what_looks_for_a_machine_of_googles_waits_no_longer_than_it_means_to(vertex, server, monkeypatch):
+    monkeypatch.setattr(platforms, "TIMEOUT", 3)
+    server.faults["GET", "/probe"] = None
+    waited = []
+
+    def default(scopes, request):
+        began = time.monotonic()
+        with pytest.raises(TransportError):
+            request(f"{server.address}/probe", timeout=0.2)
+        waited.append(time.monotonic() - began)
+        raise DefaultCredentialsError("there are none")
+
+    monkeypatch.setattr(google.auth, "default", default)
+    assert "there are none" in vertex.refused(*vertex.there, "--list")
+    assert waited[0] < 2
+
+
+def test_certificates_that_are_not_there_are_one_sentence(vertex, server, monkeypatch, tmp_path):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "none.pem"))
+    assert "none.pem, which REQUESTS_CA_BUNDLE names" in vertex.refused(*vertex.there, "--list")
+    assert not server.requests
 
 
 def test_server_that_is_not_there_is_one_sentence(vertex):
@@ -301,6 +338,10 @@ def test_dry_run_of_a_change_names_it(vertex):
         (("--region", "europe west"), "--region takes an id"),
         (("--endpoint", "ftp://x"), "--endpoint takes an address"),
         (("--endpoint", "https://me:secret@x"), "--endpoint takes an address"),
+        (("--endpoint", "http://[::1"), "--endpoint takes an address"),
+        (("--endpoint", "http://127.0.0.1:port"), "--endpoint takes an address"),
+        # What a variable that is not set leaves of an option must not start a run.
+        (("--cron", ""), "--cron takes five fields"),
     ],
 )
 def test_what_vertex_cannot_take_is_refused_before_anything_is_sent(vertex, server, words, said):
@@ -314,6 +355,7 @@ def test_what_vertex_cannot_take_is_refused_before_anything_is_sent(vertex, serv
         (("--list", "--pause", "x"), "Give --list or --pause, one at a time."),
         (("--list", "--images", "x"), "--list is about schedules that are there: give it no --images."),
         (("--delete", "x", "--cron", "* * * * *"), "give it no --cron."),
+        (("--delete", "", "--images", "x"), "give it no --images."),
         ((), "Missing option '--images'."),
         (("--images", "x", "--time-zone", "UTC"), "--time-zone is for --cron."),
     ],
