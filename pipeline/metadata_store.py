@@ -272,9 +272,9 @@ def _refusal(text: str, server: Server) -> str:
 
 
 def cause(text: str) -> str:
-    """The server's words, without ML Metadata's around them, on one line."""
+    """The server's words, without ML Metadata's around them, on one printable line."""
     said = text.rpartition("error: ")[2] if "mysql_" in text else text
-    return (said.splitlines() or [""])[0][:200] or "without a reason"
+    return printable((said.splitlines() or [""])[0][:200]) or "without a reason"
 
 
 # ---- the note in the output folder ----------------------------------------------------------------------------------

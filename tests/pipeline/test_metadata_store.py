@@ -200,6 +200,11 @@ def test_tables_of_another_release_of_ml_metadata_are_told_and_left_alone(server
     server.sql("UPDATE MLMDEnv SET schema_version = 10", "other")
 
 
+def test_what_a_server_says_reaches_the_terminal_as_text():
+    said = metadata_store.cause("mysql_query failed: errno: Success, error: no such thing \x1b[2J\nmore")
+    assert said == r"no such thing \x1b[2J"
+
+
 def test_run_is_refused_before_anything_is_done(tmp_path, capfd):
     images = tmp_path / "images"
     write_shapes(images, 1)
