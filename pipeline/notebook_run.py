@@ -21,6 +21,8 @@ from components.files import write_whole
 def main() -> None:
     """Runs what was asked for; what goes wrong is in the answer."""
     request, answer = json.loads(sys.argv[1]), Path(sys.argv[2])
+    # A shell that starts something in the background has it ignore this signal, and whatever it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_end_with_the_notebook, daemon=True).start()
     try:
         said = _run(request)

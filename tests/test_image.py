@@ -130,7 +130,7 @@ def said(*command: str) -> list[str]:
 
 
 def test_make_image_names_the_image_after_the_version(programs):
-    engine, verb, *options = said("make", "image")
+    engine, verb, *options = said("make", "--no-print-directory", "image")
     assert (engine, verb, options[-1]) == ("docker", "build", ".")
     assert options[options.index("--tag") + 1] == f"graft:{PROJECT['version']}"
     assert f"org.opencontainers.image.version={PROJECT['version']}" in options
@@ -138,7 +138,12 @@ def test_make_image_names_the_image_after_the_version(programs):
 
 def test_make_image_takes_another_program_name_and_options(programs):
     engine, *options = said(
-        "make", "image", "ENGINE=podman", "IMAGE=eu/graft:7", "BUILD_FLAGS=--build-arg PIP_INDEX_URL"
+        "make",
+        "--no-print-directory",
+        "image",
+        "ENGINE=podman",
+        "IMAGE=eu/graft:7",
+        "BUILD_FLAGS=--build-arg PIP_INDEX_URL",
     )
     assert engine == "podman"
     assert options[options.index("--tag") + 1] == "eu/graft:7"

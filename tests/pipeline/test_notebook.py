@@ -133,7 +133,9 @@ def images(tmp_path_factory) -> Path:
 
 def cell(images: Path, output: Path) -> subprocess.Popen:
     """A process that waits for a run, as a kernel does, when the run has come to TFX."""
-    code = f"from pipeline import notebook as graft\ngraft.run({str(images)!r}, {str(output)!r}, {TINY!r})"
+    # A kernel is interrupted also where a shell in the background started it.
+    kernel = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code = f"{kernel}from pipeline import notebook as graft\ngraft.run({str(images)!r}, {str(output)!r}, {TINY!r})"
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         stdout=subprocess.PIPE,
