@@ -4,6 +4,7 @@ The specification carries it to every step, which makes the same graph of it onc
 values: what follows from a value is worked out, and what is not allowed is refused, by the same code as anywhere else.
 """
 
+import functools
 import json
 import re
 from dataclasses import asdict, dataclass
@@ -83,9 +84,9 @@ class Bound:
         """As JSON."""
         return json.dumps(asdict(self), sort_keys=True)
 
-    @property
+    @functools.cached_property
     def config(self) -> Config:
-        """The configuration."""
+        """The configuration; it is checked once, and asked for at every step and place."""
         return Config.model_validate(self.configuration)
 
     @property

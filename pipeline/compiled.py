@@ -7,6 +7,7 @@ parameters, and a cache that is off where an answer from it would be an old one.
 import importlib.metadata
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -27,12 +28,12 @@ EXPANDED = re.compile(r"\{\{|\$\(|\$\$")
 ESCAPES = {"{{": r"\u007b\u007b", "$": r"\u0024"}
 # What they are to put something in the place of.
 INVOCATION, JOB = "{{$}}", "{{$.pipeline_job_uuid}}"
-# From the first try of a step to the last: Vertex allows no more; Kubeflow counts the time that the step runs, too.
-LONGEST = {"vertex": "3600s", "kubeflow": "604800s"}
 # Steps that write down what run they are of. To the others it is not told, as it is in the key of the cache.
 TOLD_THE_RUN = ("AtomicPusher", "Report")
 KUBEFLOW, VERTEX = "kubeflow", "vertex"
 TARGETS = (KUBEFLOW, VERTEX)
+# From the first try of a step to the last: Vertex allows no more; Kubeflow counts the time that the step runs, too.
+LONGEST = {KUBEFLOW: "604800s", VERTEX: "3600s"}
 # What a platform keeps artifacts on; without a cluster, a specification also runs in a folder.
 ROOTS = {KUBEFLOW: ("gs://", "s3://", "minio://"), VERTEX: ("gs://",)}
 
@@ -126,8 +127,7 @@ def complete(spec: dict[str, Any], target: str, bound: Bound, image: str) -> dic
             name: {"parameterType": kind, "defaultValue": default} for name, (kind, default) in parameters.items()
         }
     }
-    for step, task in spec["root"]["dag"]["tasks"].items():
-        component = spec["components"][task["componentRef"]["name"]]
+    for step, task, component in _steps(spec):
         given = component.setdefault("inputDefinitions", {}).setdefault("parameters", {})
         taken = task.setdefault("inputs", {}).setdefault("parameters", {})
         for value in taken.values():
@@ -155,6 +155,12 @@ def complete(spec: dict[str, Any], target: str, bound: Bound, image: str) -> dic
         container["resources"] = _resources(resources)
         container["env"] = [{"name": name, "value": value} for name, value in sorted(config.runner.env.items())]
     return spec
+
+
+def _steps(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Id, task and component of every step."""
+    for step, task in spec["root"]["dag"]["tasks"].items():
+        yield step, task, spec["components"][task["componentRef"]["name"]]
 
 
 def resources_of(config: Config, step: str) -> ResourcesConfig:
@@ -246,9 +252,8 @@ def kubernetes(spec: dict[str, Any], config: Config) -> dict[str, Any] | None:
             for mount in runner.secrets
         ]
     executors = {}
-    for step, task in spec["root"]["dag"]["tasks"].items():
-        label = spec["components"][task["componentRef"]["name"]]["executorLabel"]
-        executors[label] = asked | _nodes(resources_of(config, step))
+    for step, _, component in _steps(spec):
+        executors[component["executorLabel"]] = asked | _nodes(resources_of(config, step))
     if not any(executors.values()):
         return None
     return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}

@@ -13,21 +13,27 @@ if TYPE_CHECKING:
 # temporary folder that nobody removes. It lets that be where an image for the workers is named. This runner has no use
 # for one.
 _WORKERS_HAVE_TFX = "--sdk_container_image=none"
+# By these a step knows where its work is done: in a worker process for each core, or on other machines.
+PROCESSES = "--direct_running_mode=multi_processing"
+DATAFLOW_RUNNER = "--runner=DataflowRunner"
 BEAM_ARGUMENTS = {
     # Named, because Beam's default tries to download another runner first.
     "local": ["--runner=FnApiRunner", _WORKERS_HAVE_TFX],
     "processes": [
         "--runner=FnApiRunner",
-        "--direct_running_mode=multi_processing",
+        PROCESSES,
         "--direct_num_workers=0",
         _WORKERS_HAVE_TFX,
     ],
 }
-
-
 DATAFLOW = "dataflow"
-# Steps of a compiled pipeline whose work Dataflow does. The others look at less than the whole data set.
-ON_DATAFLOW = ("ImageExampleGen", "StatisticsGen", "Transform")
+# Steps of a compiled pipeline whose work Dataflow does, with the inputs and outputs that its workers read and write.
+# The others look at less than the whole data set.
+BY_WORKERS = {
+    "ImageExampleGen": {"examples", "metadata"},
+    "StatisticsGen": {"examples", "statistics"},
+    "Transform": {"examples", "schema", "transform_graph", "transformed_examples"},
+}
 
 
 def local_arguments(config: "Config") -> list[str]:
@@ -54,7 +60,7 @@ def beam_arguments(config: "Config", step: str, root: str, image: str) -> list[s
       image: that the steps run in, and Dataflow's workers, too.
     """
     runner = config.runner
-    if runner.beam != DATAFLOW or step not in ON_DATAFLOW:
+    if runner.beam != DATAFLOW or step not in BY_WORKERS:
         name = "processes" if runner.beam == "processes" else "local"
         return [*BEAM_ARGUMENTS[name], *(runner.beam_options if runner.beam != DATAFLOW else [])]
     chosen = runner.dataflow
@@ -73,7 +79,7 @@ def beam_arguments(config: "Config", step: str, root: str, image: str) -> list[s
     }
     labels = [f"--labels={name}={value}" for name, value in sorted(runner.labels.items())]
     given = [f"--{name}={value}" for name, value in named.items() if value is not None]
-    return ["--runner=DataflowRunner", *given, *labels, *runner.beam_options]
+    return [DATAFLOW_RUNNER, *given, *labels, *runner.beam_options]
 
 
 def notice_dead_workers() -> None:

@@ -25,13 +25,11 @@ from pipeline.bound import PREFIX, RUN_ID, Bound
 from pipeline.config import Config
 from pipeline.console import Steps
 from pipeline.copies import Copies, empty
-from pipeline.runners import notice_dead_workers
+from pipeline.runners import BY_WORKERS, DATAFLOW_RUNNER, PROCESSES, notice_dead_workers
 from pipeline.summary import note, print_refusal
 
 # Kubernetes shows what is in there as the reason why a container ended.
 TERMINATION_LOG = Path("/dev/termination-log")
-# Of Beam's options, the one that has a worker process for each core.
-PROCESSES = "--direct_running_mode=multi_processing"
 # What to try is another thing than on one's own machine.
 ON_A_CLUSTER = {
     "again": "start the run again",
@@ -47,12 +45,6 @@ ARTIFACTS = {
     "graft.DataGateResult": "components.data_gate.DataGateResult",
     "graft.FormatFiles": "components.formats.FormatFiles",
     "graft.RunReport": "components.report.component.RunReport",
-}
-# What workers on other machines read and write, where Beam has such: outputs, and inputs, by step.
-BY_WORKERS = {
-    "ImageExampleGen": {"examples", "metadata"},
-    "StatisticsGen": {"examples", "statistics"},
-    "Transform": {"examples", "schema", "transform_graph", "transformed_examples"},
 }
 
 
@@ -176,7 +168,7 @@ class Step:
     @property
     def _has_workers(self) -> bool:
         """Whether Beam's work is done on other machines."""
-        return "--runner=DataflowRunner" in self.beam_arguments
+        return DATAFLOW_RUNNER in self.beam_arguments
 
     def _execute(
         self, inputs: dict[str, list], outputs: dict[str, list], properties: dict[str, Any], run_id: str

@@ -13,7 +13,8 @@ from pipeline import compiled
 from pipeline.config import Config
 from pipeline.console import Steps
 from pipeline.failure import Scene, explain
-from pipeline.step import BY_WORKERS, ON_A_CLUSTER, Step, _outcome
+from pipeline.runners import BY_WORKERS
+from pipeline.step import ON_A_CLUSTER, Step, _outcome
 from tests.conftest import ROOT
 from tests.memory_files import MemoryFiles
 
