@@ -460,6 +460,26 @@ def deploy(
         deploying.deploy(place, loaded, list(images), image, pipeline_root, list(parameters), when, dry_run)
 
 
+@graft.group(epilog=EXIT_CODES)
+def schedule() -> None:
+    """Retrain unattended on this machine: by a cron expression, or a tick at a time."""
+
+
+@schedule.command(name="run", epilog=EXIT_CODES)
+@images_option(required=True)
+@click.option("--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="As for `graft run`.")
+@config_option
+@set_option
+@click.option("--once", is_flag=True, help="One tick now, for cron and systemd timers.")
+def schedule_run(
+    images: tuple[str, ...], output: Path, config_file: Path | None, overrides: tuple[str, ...], once: bool
+) -> None:
+    """Keep a model fresh: run the pipeline on IMAGES at every tick, if the policy of `schedule` says so."""
+    from pipeline.schedule.run import run_once
+
+    sys.exit(run_once(list(images), output, config_file, list(overrides)))
+
+
 @graft.command(epilog=EXIT_CODES)
 @click.argument("serving")
 @click.option("--to", type=int, metavar="VERSION", help="Version to go back to; otherwise the one in service before.")

@@ -233,6 +233,57 @@ class PushConfig(Section):
         return list(dict.fromkeys(formats))
 
 
+class NoticesConfig(Section):
+    # what is told of; failing: schedule.max_failures in a row
+    on: list[Literal["published", "refused", "failed", "failing", "recovered", "drift"]] = [
+        "published",
+        "refused",
+        "failed",
+        "failing",
+        "recovered",
+        "drift",
+    ]
+    # URL that gets a JSON POST; here and in headers ${NAME} stands for an environment variable, for secrets
+    webhook: str | None = None
+    headers: dict[str, str] = {}  # of that POST, such as {Authorization: 'Bearer ${TOKEN}'}
+    command: list[str] = []  # program and its arguments, which gets the JSON on its standard input; no shell
+    timeout_seconds: Annotated[float, Field(gt=0)] = 10.0  # for each try
+    retries: Annotated[int, Field(ge=0)] = 3  # within a tick; what was not delivered is tried again at the next
+
+
+class RetentionConfig(Section):
+    runs: Annotated[int, Field(ge=1)] = 20  # newest runs that stay, with what their steps left
+    days: Annotated[float, Field(gt=0)] | None = None  # age over which a run or version goes; null: any
+    disk_gib: Annotated[float, Field(gt=0)] | None = None  # GiB of the output folder over which the oldest go
+    ticks: Annotated[int, Field(ge=1)] = 10_000  # newest lines of runs/ticks.jsonl that stay
+
+
+class ScheduleConfig(Section):
+    # what a tick trains for, any of them. new_configuration: configuration, code or packages, too; new_span: a newer
+    # one than the last run read; drift: over data.drift_threshold from the images of the model in service
+    train_on: list[Literal["new_data", "new_span", "new_configuration", "drift", "always"]] = [
+        "new_data",
+        "new_configuration",
+    ]
+    max_age_days: Annotated[float, Field(gt=0)] | None = (
+        None  # of the model in service, over which a tick trains anyhow
+    )
+    retries: Annotated[int, Field(ge=0)] = 2  # within a tick, of what may pass, such as a full memory
+    retry_seconds: Annotated[float, Field(ge=0)] = 60.0  # wait before the first of them; doubles with each
+    max_failures: Annotated[int, Field(ge=1)] = 3  # failed ticks in a row, after which a tick does not retry
+    max_hours: Annotated[float, Field(gt=0)] | None = 24.0  # after which a run is ended; the next tick goes on with it
+    min_free_gib: Annotated[float, Field(ge=0)] = 1.0  # GiB that must be free on the disk for a run to start
+    notices: NoticesConfig = NoticesConfig()
+    retention: RetentionConfig = RetentionConfig()
+
+    @field_validator("train_on")
+    @classmethod
+    def _for_something(cls, train_on: list[str]) -> list[str]:
+        if not train_on:
+            raise ValueError("name what to train for, such as [new_data]")
+        return list(dict.fromkeys(train_on))
+
+
 class ResourcesConfig(Section):
     cpu: Annotated[float, Field(gt=0)] | None = None  # cores; null: what the cluster gives
     memory_gib: Annotated[float, Field(gt=0)] | None = None  # GiB; null: what the cluster gives
@@ -337,6 +388,7 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     push: PushConfig = PushConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
     runner: RunnerConfig = RunnerConfig()
 
     @model_validator(mode="after")

@@ -154,8 +154,8 @@ def _fingerprint(config: Config, sources: Sources, digest: str) -> str:
     # The last is reached by import path, which no import statement shows.
     code = source_digest("pipeline.local", "pipeline.graph", "trainer.run")
     parts = [
-        # Where it is computed, and what for clusters, changes no outcome.
-        config.model_dump_json(exclude={"runner"}),
+        # Where and when it is computed, and what for clusters, changes no outcome.
+        config.model_dump_json(exclude={"runner", "schedule"}),
         json.dumps(sources.places),
         digest,
         code,

@@ -1,0 +1,56 @@
+"""Where a schedule keeps what it has to remember: `schedule/` in the output folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.output import Output
+
+
+@dataclass(frozen=True)
+class Places:
+    """Paths under `OUTPUT/schedule`."""
+
+    output: Output
+
+    @property
+    def folder(self) -> Path:
+        return self.output.root / "schedule"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that keeps the schedule, or by `--once`."""
+        return self.folder / ".lock"
+
+    @property
+    def plan(self) -> Path:
+        """What was asked for: expression, zone, images, configuration (JSON)."""
+        return self.folder / "schedule.json"
+
+    @property
+    def store(self) -> Path:
+        """APScheduler's jobs (SQLite)."""
+        return self.folder / "jobs.sqlite"
+
+    @property
+    def ticking(self) -> Path:
+        """The tick that is going on; found at a start, it is one that was cut short (JSON)."""
+        return self.folder / "tick.json"
+
+    @property
+    def outbox(self) -> Path:
+        """Notices that were not delivered yet, a JSON file each."""
+        return self.folder / "outbox"
+
+    @property
+    def metrics(self) -> Path:
+        """Prometheus' text format."""
+        return self.folder / "metrics.prom"
+
+    @property
+    def log(self) -> Path:
+        """What the schedule did, a line each."""
+        return self.folder / "log.txt"
+
+    def prepare(self) -> None:
+        """Makes the folders; the output folder is prepared."""
+        self.outbox.mkdir(parents=True, exist_ok=True)
