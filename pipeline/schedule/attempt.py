@@ -53,7 +53,8 @@ def main() -> None:
     """Runs what was asked for; what goes wrong is in the answer."""
     request, answer = json.loads(sys.argv[1]), Path(sys.argv[2])
     stop_at_sigterm()
-    threading.Thread(target=_end_with_the_supervisor, daemon=True).start()
+    alone = threading.Event()
+    threading.Thread(target=_end_with_the_supervisor, args=(alone,), daemon=True).start()
     try:
         said = _of_summary(_run(request))
     except GraftError as error:
@@ -64,6 +65,8 @@ def main() -> None:
     except Exception as error:
         said = _unexpected(error)
     write_whole(answer, json.dumps(asdict(said)))
+    if alone.is_set():
+        _end_everything()
     sys.exit(said.exit_code)
 
 
@@ -98,14 +101,19 @@ def _of_summary(summary: dict[str, Any]) -> Answer:
     )
 
 
-def _end_with_the_supervisor() -> None:
+def _end_with_the_supervisor(alone: threading.Event) -> None:
     """Nothing is written to the standard input; it ends when the supervisor does, however that happens."""
     # Not by way of `sys.stdin`, whose lock a thread that waits would hold while the interpreter shuts down.
     os.read(0, 1)
+    alone.set()
     os.kill(os.getpid(), signal.SIGTERM)
     # Python hears of a signal between two of its own steps, and one in TensorFlow may take minutes.
     time.sleep(GRACE)
-    # The session is its own, and nobody is left to end what it started.
+    _end_everything()
+
+
+def _end_everything() -> None:
+    """This process and what it started, which nobody else would end now: the session is its own."""
     if os.getpgrp() == os.getpid():
         os.killpg(os.getpid(), signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
