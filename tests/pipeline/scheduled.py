@@ -161,7 +161,7 @@ class Scheduled:
     def left_over(self) -> list[int]:
         """Processes of an attempt that still run."""
         text = (self.output.root / "processes").read_text()
-        return [number for number in map(int, text.split()) if _runs(number)]
+        return [number for number in map(int, text.split()) if runs(number)]
 
     def serve(self, version: str) -> None:
         """Puts a version into service."""
@@ -170,7 +170,8 @@ class Scheduled:
         write_json(folder / "saved_model.pb", {})
 
 
-def _runs(number: int) -> bool:
+def runs(number: int) -> bool:
+    """Whether the process is there, and no zombie that nobody has asked for yet."""
     try:
         state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
