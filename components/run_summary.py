@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from components import concerns, conversion, data_report, features, model_card, serving_check, training_concerns
-from components.data_findings import ANOMALIES_FILE, DRIFT_FILE
+from components.data_findings import ANOMALIES_FILE
 from components.files import read_json
 from components.steps import Notes
 
@@ -150,9 +150,6 @@ def collect(
             "refusal": left.refusal,
             "checks": decision.get("checks", []) + served.get("checks", []),
         },
-        "drift": [
-            row["feature"] for row in read_json(left.data_gate, DRIFT_FILE, []) if row["value"] > row["threshold"]
-        ],
         "serving": {name: served.get(name) for name in ("problem", "latency_ms", "load_seconds", "images", "odd")},
         "formats": read_json(left.formats, conversion.RESULT_FILE, {}).get("formats", {}),
         "timings": notes.timings,

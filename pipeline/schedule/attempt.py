@@ -97,7 +97,7 @@ def _of_summary(summary: dict[str, Any]) -> Answer:
         error=summary.get("error"),
         may_pass=bool(summary.get("may_pass")),
         version=path.rpartition("/")[2] if path else None,
-        drift=tuple(summary.get("drift", ())),
+        drift=tuple(summary.get("drift") or ()),
     )
 
 

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from components.errors import GraftError, OutputBusy, UsageError
 from components.files import write_whole
@@ -55,28 +54,6 @@ def run_tick(
     return _Running(plan, output, due, missed, stop or threading.Event()).run()
 
 
-def cut_short(places: Places) -> dict[str, Any] | None:
-    """The tick that was going on when whoever supervised it was killed; None where none was.
-
-    Returns:
-      `time`, `due`, `missed`, as in its line, and `run_id` of what it had begun (each but `time` may be None).
-    """
-    try:
-        left = json.loads(places.ticking.read_text())
-        newest = _newest_run(places.output)
-        return {
-            "time": left["time"],
-            "due": left.get("due"),
-            "missed": left.get("missed"),
-            "run_id": None if newest == left.get("newest_run") else newest,
-        }
-    except FileNotFoundError:
-        return None
-    # What a full disk or a power cut left of it.
-    except (OSError, ValueError, KeyError, AttributeError):
-        return {"time": timestamp(time.time()), "due": None, "missed": None, "run_id": None}
-
-
 def _newest_run(output: Output) -> str | None:
     return next((run.name for run in output.all_runs()), None)
 
@@ -94,7 +71,7 @@ class _Running:
 
     def run(self) -> Tick:
         newest = _newest_run(self.output)
-        note = {"time": timestamp(self.began), "due": self.due, "missed": self.missed, "newest_run": newest}
+        note = {"time": timestamp(self.began), "due": self.due, "missed": self.missed}
         # It is for whoever finds it; a full disk stops the tick later, with a sentence.
         with contextlib.suppress(OSError):
             write_whole(self.places.ticking, json.dumps(note))
@@ -102,7 +79,9 @@ class _Running:
         if answer.run_id is None and (begun := _newest_run(self.output)) != newest:
             answer = dataclasses.replace(answer, run_id=begun)
         tick = self._tick(config, answer)
-        say(self.places, _story(tick))
+        if notices.FAILING in tick.events:
+            again = "From now on a tick tries once, until one does not fail; what is in service stays."
+            say(self.places, f"{tick.failures} ticks failed in a row. {again}")
         try:
             # Before the line: a notice that comes twice has the same id, and one that was lost nobody misses.
             for event in tick.events:
@@ -118,8 +97,8 @@ class _Running:
         """What comes after each tick must not fail one that is over."""
         steps = [lambda: notices.deliver(config, self.places, self.stop)]
         # Something was run, and left something.
-        if config is not None and self.attempts and not self._known(answer.run_id):
-            steps.insert(0, lambda: housekeeping.tidy(config, self.output))
+        if config is not None and self.attempts and not self._known(answer.run_id) and not self.stop.is_set():
+            steps.insert(0, lambda: say(self.places, housekeeping.tidy(config, self.output)))
         steps.append(lambda: metrics.write(self.output, self.plan, None))
         for step in steps:
             try:
@@ -145,7 +124,7 @@ class _Running:
         if housekeeping.room_for_a_run(config, self.output) is None:
             return None
         say(self.places, "The disk is nearly full: tidying up before the run.")
-        housekeeping.tidy(config, self.output)
+        say(self.places, housekeeping.tidy(config, self.output))
         return housekeeping.room_for_a_run(config, self.output)
 
     def _attempts(self, rules: ScheduleConfig) -> Answer:
@@ -218,25 +197,6 @@ class _Running:
     def _known(self, run_id: str | None) -> bool:
         """Whether a tick before this one ended with that run."""
         return any(tick.run_id == run_id for tick in self.before if tick.status not in (STOPPED, KILLED))
-
-
-def _story(tick: Tick) -> str:
-    """The tick in a line."""
-    parts = [f"{tick.status}{f' ({tick.why})' if tick.why else ''} after {tick.seconds:.0f} s"]
-    if tick.run_id:
-        parts.append(f"run {tick.run_id}")
-    if tick.version:
-        parts.append(f"version {tick.version}")
-    if tick.attempts and tick.attempts > 1:
-        parts.append(f"{tick.attempts} attempts")
-    if tick.failures:
-        parts.append(f"{tick.failures} failed in a row")
-    if tick.missed:
-        parts.append(f"{tick.missed} missed before it")
-    told = f"Tick: {', '.join(parts)}."
-    if notices.FAILING in tick.events:
-        told += " From now on a tick tries once, until one does not fail; what is in service stays."
-    return f"{told} {tick.error}" if tick.error else told
 
 
 @contextlib.contextmanager

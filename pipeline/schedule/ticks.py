@@ -28,7 +28,7 @@ class Tick:
       version: number of the version that it published.
       failures: failed ticks in a row, this one included; 0 after one that did not fail.
       missed: ticks before it that were due while nobody ran, and are made up for by it.
-      events: what people were told of.
+      events: what happened that people may want to know (docs/notices.md).
     """
 
     time: str

@@ -425,3 +425,22 @@ def test_g6_shuffled_labels_are_refused_and_stay_refused(tmp_path, images):
     assert again.code == 4
     assert "Load TFX" not in again.out
     assert json.loads((graft.output / "runs" / "ticks.jsonl").read_text())["status"] == "refused"
+
+
+def test_sigterm_in_training_ends_the_run_with_a_summary_that_says_so(graft, images, published):
+    settings = ("training.frozen.epochs=100000", "training.frozen.patience=100000")
+    more = [word for setting in settings for word in ("--set", setting)]
+    process = graft.start("run", "--images", images, "--output", graft.output, *FAST, *more)
+    assert any("  Train ..." in line for line in process.stdout)
+    # What the next run goes on from is there.
+    while not any(graft.output.glob("cache/training-*/*.npz")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 1, out + error
+    assert "failed in Train: stopped (SIGTERM).\nTry: Run the same command again: finished steps come" in out
+    assert "Traceback" not in out + error
+    summary = json.loads((graft.output / "runs" / "latest" / "summary.json").read_text())
+    assert (summary["status"], summary["exit_code"], summary["error"]) == ("failed", 1, "stopped (SIGTERM).")
+    assert (summary["step"], summary["may_pass"]) == ("Train", True)

@@ -19,7 +19,7 @@ from pipeline.schedule.ticks import Tick, read_ticks
 from tests.conftest import ROOT
 
 # Put into the module of the attempt, in place of the run.
-MADE_UP = '''
+MADE_UP = """
 def _run(request):
     import hashlib, os, subprocess
     from pipeline.output import Output
@@ -52,22 +52,23 @@ def _run(request):
         return summary
 
 
-'''
+"""
 TICK = """
-import json, signal, sys, threading
-from dataclasses import asdict
+import signal, sys, threading
 from pathlib import Path
 from pipeline.output import Output
 from pipeline.schedule.plan import Plan
 from pipeline.schedule.tick import run_tick
 stop = threading.Event()
-signal.signal(signal.SIGTERM, lambda *_: stop.set())
+# Not in the handler: the main thread may be inside of the event.
+signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=stop.set).start())
 output = Output(Path(sys.argv[1]))
+plan = Plan(["/images"], config=str(output.root / "mine.yaml"))
 for _ in range(int(sys.argv[2])):
-    tick = run_tick(Plan(["/images"], config=str(output.root / "mine.yaml")), output, due="2026-01-05T03:00:00+00:00", stop=stop)
+    run_tick(plan, output, due="2026-01-05T03:00:00+00:00", stop=stop)
 """
 # The parts that tidy up and count are others'; what a tick asks of them is noted.
-HOUSEKEEPING = '''
+HOUSEKEEPING = """
 def room_for_a_run(config, output):
     place = output.root / "full"
     return place.read_text() if place.is_file() else None
@@ -78,7 +79,7 @@ def tidy(config, output):
         file.write("tidied\\n")
     if (output.root / "frees").is_file():
         (output.root / "full").unlink(missing_ok=True)
-'''
+"""
 METRICS = """
 def write(output, plan, next_tick):
     (output.root / "schedule" / "metrics.prom").write_text("# written\\n")
@@ -147,9 +148,7 @@ class Scheduled:
     @property
     def cut_short(self) -> dict[str, Any] | None:
         """What a start finds of a tick that did not come to its end."""
-        code = "import json, sys; from pathlib import Path; from pipeline.output import Output; from pipeline.schedule "
-        code += "import places, tick; print(json.dumps(tick.cut_short(places.Places(Output(Path(sys.argv[1]))))))"
-        return json.loads(self.say(code, str(self.output.root)))
+        return json.loads(self.places.ticking.read_text()) if self.places.ticking.exists() else None
 
     def say(self, code: str, *arguments: str) -> str:
         """What a piece of Python prints there."""

@@ -314,7 +314,7 @@ def test_missing_variable_is_named_and_nothing_is_sent_without_it(places):
     ],
 )
 def test_what_would_be_kept_with_every_run_must_hold_no_secret(settings):
-    with pytest.raises(ValueError, match="schedule.notices"):
+    with pytest.raises(ValueError, match=r"schedule\.notices"):
         config_of(**settings)
 
 
