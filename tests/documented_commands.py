@@ -189,6 +189,10 @@ def _graft(line: Text, arguments: list[str], scratch: Scratch) -> None:
         return
     if name in ("run", "tune", "check") and parsed["images"]:
         name, rest = "check", _as_check(parsed, line.page)
+    if name == "schedule":
+        # It would tell the person of the page.
+        assert "--config" not in rest or (scratch.folder / rest[rest.index("--config") + 1]).is_file(), line
+        return
     if name == "predict" and parsed["output"]:
         parsed["output"].unlink(missing_ok=True)
     command = (name, *rest)
@@ -221,7 +225,12 @@ def _as_check(parsed: dict, page: str) -> list[str]:
 def _parsed(line: Text, name: str, arguments: list[str]) -> dict:
     assert name in cli.graft.commands, f"there is no graft {name}: {line}"
     try:
-        return cli.graft.commands[name].make_context(name, list(arguments)).params
+        command: click.Command = cli.graft.commands[name]
+        if isinstance(command, click.Group):
+            name, *arguments = arguments
+            assert name in command.commands, f"there is no such command: {line}"
+            command = command.commands[name]
+        return command.make_context(name, list(arguments)).params
     except click.UsageError as error:
         raise AssertionError(f"{line}\n{error.format_message()}") from None
 

@@ -79,6 +79,7 @@ def tidy(config, output):
         file.write("tidied\\n")
     if (output.root / "frees").is_file():
         (output.root / "full").unlink(missing_ok=True)
+    return "1 run was removed."
 """
 METRICS = """
 def write(output, plan, next_tick):
