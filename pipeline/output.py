@@ -171,7 +171,7 @@ class Output:
     def _is_held(self) -> bool:
         with open(self.root / LOCK) as lock:
             # Asked first: whoever tries the lock has it for a moment, and a run that starts in it is sent away.
-            if not _is_alive(lock.read()):
+            if not is_alive(lock.read()):
                 return False
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -192,7 +192,8 @@ class Output:
             file.write(json.dumps(row) + "\n")
 
 
-def _is_alive(process: str) -> bool:
+def is_alive(process: str) -> bool:
+    """Whether there is a process of that id."""
     try:
         os.kill(int(process), 0)
     except PermissionError:

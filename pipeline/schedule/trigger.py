@@ -1,8 +1,8 @@
 """When a schedule ticks: a cron expression in a time zone, as Debian's cron reads it.
 
-cronsim walks the calendar, here without a zone; what a change of the clocks does to the times of the calendar is here.
-Its own zones pass over a full half hour where clocks go back by half an hour (Australia/Lord_Howe), and give a time that
-lies in the past to whoever asks during the hour that comes twice.
+cronsim walks the calendar, without a zone; what a change of the clocks does to its times is here. By cronsim's own
+zones a tick is passed over where clocks go back by half an hour (Australia/Lord_Howe), and whoever asks during the hour
+that comes twice gets a time that lies in the past.
 """
 
 from collections.abc import Iterator
