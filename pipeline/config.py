@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from components.conversion import FILES
 from components.errors import UsageError
-from components.gate import COMPARABLE
+from components.gate_terms import COMPARABLE
 from components.slices import SLICERS
 from components.splits import SplitRules
 from components.steps import STEPS

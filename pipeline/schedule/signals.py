@@ -11,7 +11,7 @@ STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 def on_stop(then: Callable[[str], None]) -> None:
     """Calls back once, with the signal's name, in a thread of its own.
 
-    A handler would run in the main thread, which may be inside of an `Event`: it would wait for that one's lock for ever.
+    A handler would run in the main thread, which may be inside of an `Event`, and wait for that one's lock for ever.
 
     Args:
       then: what is done at the first of the signals; later ones are of no account, as that is under way.

@@ -15,7 +15,7 @@ import pytest
 from components.errors import UsageError
 from pipeline import cli
 from pipeline.output import Output
-from tests.pipeline.scheduled import HEAVY, Scheduled, copied_source, until
+from tests.pipeline.daemons import HEAVY, Scheduled, copied_source, until
 
 MONDAY, BEFORE = "2026-11-30T03:00:00", "2026-11-30T02:50:00"
 
@@ -329,7 +329,7 @@ def _memory(process: subprocess.Popen) -> int:
 
 def test_nothing_heavy_is_imported(source):
     code = "import sys; from pipeline.schedule import daemon, run, status; "
-    code += f"sys.exit(' '.join(name for name in {HEAVY} if name in sys.modules))"
+    code += f"sys.exit(' '.join(name for name in {HEAVY} if name in sys.modules) or 0)"
     environment = os.environ | {"PYTHONPATH": str(source)}
     done = subprocess.run([sys.executable, "-c", code], cwd=source, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

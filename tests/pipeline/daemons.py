@@ -1,4 +1,4 @@
-"""Daemons for tests: real processes from a copy of the source, in which an attempt is a few lines and looks are frequent."""
+"""Daemons for tests: real processes, from a copy of the source where an attempt is a few lines and looks are many."""
 
 import json
 import os
