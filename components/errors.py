@@ -6,9 +6,21 @@ from components.data_findings import Findings
 
 
 class GraftError(Exception):
-    """One sentence for the person: what was wrong, what is allowed, what was received, what to do."""
+    """One sentence for the person: what was wrong, what is allowed, what was received, what to do.
+
+    Attributes:
+      exit_code: as documented for the command.
+      may_pass: whether the same may go well a while later although nobody mended anything.
+    """
 
     exit_code = 1
+    may_pass = False
+
+
+class Passing(GraftError):
+    """It was the machine's fault, or that of what else went on at that moment."""
+
+    may_pass = True
 
 
 class UsageError(GraftError):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from components import concerns, conversion, data_report, features, model_card, serving_check, training_concerns
-from components.data_findings import ANOMALIES_FILE
+from components.data_findings import ANOMALIES_FILE, DRIFT_FILE
 from components.files import read_json
 from components.steps import Notes
 
@@ -101,6 +101,7 @@ def collect(
     error: str | None = None,
     exit_code: int | None = None,
     advice: str | None = None,
+    may_pass: bool = False,
 ) -> dict[str, Any]:
     """The summary of a run that ended, with what there is of it.
 
@@ -111,6 +112,7 @@ def collect(
       error: the sentence that the person saw, if the run failed.
       exit_code: of a run that failed.
       advice: what the person was told to try, if anything.
+      may_pass: whether the same run may go well a while later.
     """
     data = read_json(left.catalog, data_report.CATALOG_FILE, {})
     training = read_json(left.model_run, features.TRAINING_FILE, {})
@@ -148,6 +150,9 @@ def collect(
             "refusal": left.refusal,
             "checks": decision.get("checks", []) + served.get("checks", []),
         },
+        "drift": [
+            row["feature"] for row in read_json(left.data_gate, DRIFT_FILE, []) if row["value"] > row["threshold"]
+        ],
         "serving": {name: served.get(name) for name in ("problem", "latency_ms", "load_seconds", "images", "odd")},
         "formats": read_json(left.formats, conversion.RESULT_FILE, {}).get("formats", {}),
         "timings": notes.timings,
@@ -159,6 +164,7 @@ def collect(
         "step": notes.step if error is not None else None,
         "error": error,
         "advice": advice,
+        "may_pass": may_pass if error is not None else None,
     }
 
 

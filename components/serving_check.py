@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from components import progress, serving_process
-from components.errors import GraftError
+from components.errors import Passing
 from components.gate_terms import OVERALL, Check
 from components.odd_inputs import odd_inputs
 
@@ -90,7 +90,7 @@ def check(model: Path, images: list[Sent], class_names: list[str], evaluated: fl
       evaluated: how far the evaluation's probabilities may lie from the answers.
 
     Raises:
-      GraftError: the process did not come to its end.
+      Passing: the process did not come to its end.
     """
     with tempfile.TemporaryDirectory(prefix="graft-serving-") as scratch:
         folder = Path(scratch)
@@ -151,9 +151,9 @@ def _packages() -> str:
     return str(Path(importlib.util.find_spec("tensorflow").origin).parents[1])
 
 
-def _failed(how: str, stage: str) -> GraftError:
+def _failed(how: str, stage: str) -> Passing:
     """It may be the machine's fault (memory, time), so this refuses no model: the next run asks again."""
-    return GraftError(
+    return Passing(
         f"The process that serves the exported model {how} while {stage}; the log has what it wrote. Nothing was "
         "published; run the same command again."
     )

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from components import checksums, progress, storage
-from components.errors import GraftError, OutputBusy, UsageError
+from components.errors import OutputBusy, Passing, UsageError
 
 SAVED_MODEL = "saved_model.pb"
 UNFINISHED = ".unfinished-"
@@ -46,10 +46,10 @@ def is_version(name: str) -> bool:
     return name.isascii() and name.isdecimal() and str(int(name)) == name
 
 
-def changed_meanwhile(place: Path | str, expected: int | None, found: int | None) -> GraftError:
+def changed_meanwhile(place: Path | str, expected: int | None, found: int | None) -> Passing:
     """Says that another version is in service than the one that was reckoned with."""
     said = ["nothing" if number is None else f"version {number}" for number in (expected, found)]
-    return GraftError(
+    return Passing(
         f"What is in service at {place} changed from {said[0]} to {said[1]} meanwhile, so that nothing was published; "
         "run again."
     )
@@ -327,7 +327,7 @@ class RemoteServing:
           after: what must be in service until then.
 
         Raises:
-          GraftError: somebody else published or removed something meanwhile; the pointer stays as it was.
+          Passing: somebody else published or removed something meanwhile; the pointer stays as it was.
         """
         progress.start(len(files), "uploading", "files")
         storage.write(self._mark(version), b"")
@@ -338,7 +338,7 @@ class RemoteServing:
         if (found := self.in_service()) != after:
             raise changed_meanwhile(self.place, after, found)
         if set(self.names(version)) != set(files):
-            raise GraftError(
+            raise Passing(
                 f"Files of version {version} at {self.place} were changed while they were written, so that nothing was "
                 "published; publish from one place at a time, and run again."
             )

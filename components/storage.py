@@ -183,7 +183,10 @@ def find(prefix: str, pattern: str) -> list[Entry]:
         with _os_errors(prefix):
             (result,) = FileSystems.match([glob.escape(prefix) + pattern])
     except OSError as error:
-        raise UsageError(f"{prefix} cannot be listed ({error.strerror}); {how_to_look(prefix)}.") from None
+        refused = UsageError(f"{prefix} cannot be listed ({error.strerror}); {how_to_look(prefix)}.")
+        # The network may be back in a minute.
+        refused.may_pass = not isinstance(error, PermissionError | FileNotFoundError)
+        raise refused from None
     return [
         Entry(file.path, file.size_in_bytes, int(file.last_updated_in_seconds * 1e9), 0)
         for file in result.metadata_list

@@ -81,8 +81,9 @@ def run(
     images: tuple[str, ...], output: Path, config_file: Path | None, overrides: tuple[str, ...], detail: "Detail"
 ) -> None:
     """Train on IMAGES, and publish the model if it is good enough."""
-    from pipeline import config, local
+    from pipeline import config, local, stopping
 
+    stopping.stop_at_sigterm()
     sys.exit(local.run(config.load(config_file, list(overrides)), list(images), output, detail)["exit_code"])
 
 
@@ -545,6 +546,19 @@ def schedule_install(output: Path, asked: "Asked", systemd: bool) -> None:
     from pipeline.schedule.install import install
 
     install(asked, output, systemd)
+
+
+@schedule.command(name="notify", epilog=EXIT_CODES)
+@click.option("--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="As for `graft run`.")
+@config_option
+@set_option
+def schedule_notify(output: Path, config_file: Path | None, overrides: tuple[str, ...]) -> None:
+    """Try the notices: send one of the event `test` every way that `schedule.notices` sets up."""
+    from pipeline import config
+    from pipeline.schedule.notices import notify
+
+    for way in notify(config.load(config_file, list(overrides)), output):
+        click.echo(f"delivered by {way}")
 
 
 @graft.command(epilog=EXIT_CODES)

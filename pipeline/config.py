@@ -16,6 +16,7 @@ from components.slices import SLICERS
 from components.splits import SplitRules
 from components.steps import STEPS
 from pipeline import metadata_store
+from pipeline.schedule.secrets import check_address, check_headers
 from trainer.backbones import BACKBONES, BUNDLED, IDENTITY, block_count
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -249,6 +250,16 @@ class NoticesConfig(Section):
     command: list[str] = []  # program and its arguments, which gets the JSON on its standard input; no shell
     timeout_seconds: Annotated[float, Field(gt=0)] = 10.0  # for each try
     retries: Annotated[int, Field(ge=0)] = 3  # within a tick; what was not delivered is tried again at the next
+
+    @field_validator("webhook")
+    @classmethod
+    def _is_an_address(cls, webhook: str | None) -> str | None:
+        return webhook if webhook is None else check_address(webhook)
+
+    @field_validator("headers")
+    @classmethod
+    def _hold_no_secrets(cls, headers: dict[str, str]) -> dict[str, str]:
+        return check_headers(headers)
 
 
 class RetentionConfig(Section):

@@ -1,6 +1,7 @@
 """What a person is told when a step fails: the cause in one sentence, and what to try.
 
 An advice is given only where what it says is known of the code; docs/troubleshooting.md shows the real failures.
+Whether the same run may go well a while later, though nobody mended anything, a schedule asks (docs/notices.md).
 """
 
 import contextlib
@@ -17,11 +18,12 @@ from pathlib import Path
 from components import causes
 from components.causes import Link
 from components.data_report import IMAGES_FILE
-from components.errors import GraftError, ImageFailed, printable
+from components.errors import GraftError, ImageFailed, Passing, printable
 from components.files import read_json_lines
 from components.storage import how_to_look, is_uri
 from pipeline import metadata_store
 from pipeline.output import Output
+from pipeline.stopping import Stopped
 
 AGAIN = "run the same command again"
 TRIAL = "Trial "  # steps of `graft tune`
@@ -47,6 +49,9 @@ NO_NETWORK = (
     "default credentials were not found",
     "does not have storage.",
 )
+# Of the network's errors, those that stay until somebody changes who may do what.
+NOT_ALLOWED = ("default credentials were not found", "does not have storage.")
+NOT_ALLOWED_KINDS = frozenset({"Forbidden", "Unauthorized", "PermissionDenied", "Unauthenticated", "NotFound"})
 # Not `google.protobuf`, which everything uses.
 GOOGLE = ("google.api_core.", "google.auth.", "google.cloud.")
 
@@ -89,10 +94,12 @@ class Failure:
     Attributes:
       sentence: what went wrong, in one printable line.
       advice: what to try; None where the sentence says it, or nothing is known to help.
+      may_pass: whether the same run may go well a while later although nobody mended anything.
     """
 
     sentence: str
     advice: str | None = None
+    may_pass: bool = False
 
 
 def explain(error: BaseException, scene: Scene) -> Failure:
@@ -113,6 +120,7 @@ def explain(error: BaseException, scene: Scene) -> Failure:
         f"{link.kind}: {link.said}".rstrip(": "),
         f"{scene.again.capitalize()}, in case it passes. If it fails in the same way, report it with {scene.log} (it "
         "holds names of your files and classes).",
+        may_pass=True,
     )
 
 
@@ -121,9 +129,11 @@ def explain(error: BaseException, scene: Scene) -> Failure:
 
 def _interrupted(found: list[Link], scene: Scene) -> Failure | None:
     # Cleaning up after it may fail, too; and a worker process is interrupted together with this one.
-    if not any(link.kind == "KeyboardInterrupt" for link in found):
+    kinds = {link.kind for link in found}
+    if not kinds & {KeyboardInterrupt.__name__, Stopped.__name__}:
         return None
-    return Failure("interrupted.", f"{scene.again.capitalize()}: {scene.finished}.")
+    how = "stopped (SIGTERM)." if Stopped.__name__ in kinds else "interrupted."
+    return Failure(how, f"{scene.again.capitalize()}: {scene.finished}.", may_pass=True)
 
 
 def _image(found: list[Link], scene: Scene) -> Failure | None:
@@ -145,6 +155,7 @@ def _image(found: list[Link], scene: Scene) -> Failure | None:
         return Failure(
             sentence,
             f"Move it out of the image folder, or lower data.max_pixels so that it is kept out, and {scene.again}.",
+            may_pass=True,
         )
     return Failure(
         sentence,
@@ -156,7 +167,11 @@ def _image(found: list[Link], scene: Scene) -> Failure | None:
 def _ours(found: list[Link], scene: Scene) -> Failure | None:
     """A sentence of ours says what to do already."""
     link = _of_class(found, GraftError)
-    return link and Failure(link.sentence)
+    if link is None:
+        return None
+    # Of one that a worker process reported there is only the name of its class.
+    may_pass = getattr(link.error, "may_pass", link.kind == Passing.__name__)
+    return Failure(link.sentence, may_pass=may_pass)
 
 
 def _output_gone(found: list[Link], scene: Scene) -> Failure | None:
@@ -188,8 +203,10 @@ def _disk_full(found: list[Link], scene: Scene) -> Failure | None:
         return Failure(
             sentence,
             f"Free some space on it and {scene.again} ({scene.finished}), or {scene.more_room}.",
+            may_pass=True,
         )
-    return Failure(sentence, f"Free some space on it, or set TMPDIR to a folder on another disk, and {scene.again}.")
+    advice = f"Free some space on it, or set TMPDIR to a folder on another disk, and {scene.again}."
+    return Failure(sentence, advice, may_pass=True)
 
 
 def _memory(found: list[Link], scene: Scene) -> Failure | None:
@@ -201,17 +218,21 @@ def _memory(found: list[Link], scene: Scene) -> Failure | None:
             f"The GPU's memory did not suffice ({link.said}).",
             "Lower training.batch_size or transform.image_size, or set training.precision: mixed_float16, and "
             f"{scene.again}; nvidia-smi shows whether another program holds the memory.",
+            may_pass=True,
         )
     sentence = f"This machine's memory did not suffice ({link.said or link.kind})."
     if scene.step in ("Train", "Convert") or scene.step.startswith(TRIAL):
-        return Failure(sentence, f"Lower training.batch_size or transform.image_size, and {scene.again}.")
-    return Failure(sentence, f"{_less_memory(scene)}, and {scene.again}.")
+        advice = f"Lower training.batch_size or transform.image_size, and {scene.again}."
+    else:
+        advice = f"{_less_memory(scene)}, and {scene.again}."
+    return Failure(sentence, advice, may_pass=True)
 
 
 def _worker_ended(found: list[Link], scene: Scene) -> Failure | None:
     return causes.worker_ended(found) and Failure(
         f"{causes.WORKER_ENDED}; the system ends one when memory runs out.",
         f"{_less_memory(scene)}, and {scene.again}. What the system ended, it says in dmesg or journalctl -k.",
+        may_pass=True,
     )
 
 
@@ -229,6 +250,7 @@ def _too_many_files(found: list[Link], scene: Scene) -> Failure | None:
     return Failure(
         f"too many files were open at once: this process may open {soft}.",
         f"Raise the limit in this terminal with ulimit -n {hard if 0 < hard <= 65536 else 65536}, and {scene.again}.",
+        may_pass=True,
     )
 
 
@@ -254,7 +276,11 @@ def _server(found: list[Link], scene: Scene) -> Failure | None:
         return None
     said = metadata_store.cause(link.text)
     store = metadata_store.of(Output(scene.output))
-    return Failure(f"The server of runner.metadata, {store.place}, failed ({said}).", f"See that it runs, and {AGAIN}.")
+    return Failure(
+        f"The server of runner.metadata, {store.place}, failed ({said}).",
+        f"See that it runs, and {AGAIN}.",
+        may_pass=True,
+    )
 
 
 def _records(found: list[Link], scene: Scene) -> Failure | None:
@@ -301,7 +327,11 @@ def _network(found: list[Link], scene: Scene) -> Failure | None:
     place = path if _is_store(path) else scene.destination
     named = "" if place in link.said else f"{printable(place)}: "
     how = how_to_look(place)
-    return Failure(f"{named}{link.said}", f"{how[0].upper()}{how[1:]}. Then {scene.again}.")
+    return Failure(
+        f"{named}{link.said}",
+        f"{how[0].upper()}{how[1:]}. Then {scene.again}.",
+        may_pass=not _is_refused(found),
+    )
 
 
 RULES = (
@@ -346,6 +376,12 @@ def _name_of(key: str, catalog: Path | None) -> str | None:
 def _is_store(place: str) -> bool:
     """Whether it is a place where files are kept. (Messages of libraries name pages of their documentation, too.)"""
     return is_uri(place) and not place.startswith(("http://", "https://"))
+
+
+def _is_refused(found: list[Link]) -> bool:
+    """Whether a store was reached, and says no."""
+    kinds = {link.kind for link in found}
+    return bool(causes.not_permitted(found) or causes.saying(found, NOT_ALLOWED) or kinds & NOT_ALLOWED_KINDS)
 
 
 def _short(link: Link) -> str:

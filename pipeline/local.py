@@ -286,11 +286,12 @@ class _Run:
         return summary
 
     def _summary(self, error: BaseException | None, failure: failures.Failure | None) -> dict[str, Any]:
-        left = run_summary.produced(self.artifacts)
+        left, _ = run_report.with_folder(self.folder, run_summary.produced(self.artifacts))
         if failure is None:
             return run_summary.collect(left, self.about, self.notes)
         code = getattr(error, "exit_code", 1)
-        return run_summary.collect(left, self.about, self.notes, failure.sentence, code, failure.advice)
+        told = failure.sentence, code, failure.advice, failure.may_pass
+        return run_summary.collect(left, self.about, self.notes, *told)
 
     def explain(self, error: BaseException) -> failures.Failure:
         """What to tell the person of an error that ended this run."""

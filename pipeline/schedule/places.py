@@ -42,6 +42,16 @@ class Places:
         return self.folder / "outbox"
 
     @property
+    def told(self) -> Path:
+        """Where notices went when the configuration could be read last (JSON), for when it cannot."""
+        return self.folder / "notices.json"
+
+    @property
+    def answer(self) -> Path:
+        """How an attempt ended (JSON)."""
+        return self.folder / "answer.json"
+
+    @property
     def metrics(self) -> Path:
         """Prometheus' text format."""
         return self.folder / "metrics.prom"

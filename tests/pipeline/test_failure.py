@@ -15,12 +15,13 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from components import features
 from components.data_report import IMAGES_FILE
-from components.errors import DataRefused, ImageFailed, UsageError
+from components.errors import DataRefused, GraftError, ImageFailed, Passing, UsageError
 from components.files import write_json_lines
 from components.ingestion import _example
 from pipeline.failure import Scene, explain
 from pipeline.output import Output
 from pipeline.runners import BEAM_ARGUMENTS
+from pipeline.stopping import Stopped
 
 
 @pytest.fixture
@@ -302,3 +303,54 @@ def test_explanation_that_fails_does_not_hide_the_error(scene, monkeypatch):
     monkeypatch.setattr("pipeline.failure.shutil.disk_usage", lambda path: 1 / 0)
     failure = explain(OSError(errno.ENOSPC, "No space left on device"), scene)
     assert failure.sentence == "OSError: [Errno 28] No space left on device"
+
+
+def _image_too_large() -> ImageFailed:
+    failed = ImageFailed("cat/1.jpg is too large.")
+    failed.__cause__ = MemoryError()
+    return failed
+
+
+@pytest.mark.parametrize(
+    ("error", "may_pass"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/dev/shm/x"), True),
+        (OSError(errno.EIO, "Input/output error", "/mnt/images/cat.jpg"), True),
+        (MemoryError(), True),
+        (RuntimeError("OOM when allocating tensor on /device:GPU:0"), True),
+        (RuntimeError("a worker process of Beam ended before its work was done"), True),
+        (OSError(errno.EMFILE, "Too many open files", "x"), True),
+        (ValueError("nobody knows this one"), True),
+        (Stopped(), True),
+        (_image_too_large(), True),
+        (Passing("The process that serves the exported model was ended by signal 9."), True),
+        (ImageFailed("cat/1.jpg cannot be decoded."), False),
+        (UsageError("The weights x are missing."), False),
+        (DataRefused("Class 'cat' has no images."), False),
+        (GraftError("The loss became nan in epoch 1."), False),
+        (RuntimeError("database disk image is malformed"), False),
+        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), False),
+        (OSError(errno.EROFS, "Read-only file system", "/mnt/x"), False),
+    ],
+)
+def test_what_nobody_has_to_mend_may_pass(scene, error, may_pass):
+    assert explain(error, scene).may_pass is may_pass
+
+
+@pytest.mark.parametrize(
+    ("text", "may_pass"),
+    [
+        ("Max retries exceeded with url: /storage/v1 (Connection reset)", True),
+        ("ann@example.org does not have storage.objects.create access", False),
+    ],
+)
+def test_store_that_is_not_reached_may_be_back_and_one_that_refuses_will_not(scene, text, may_pass):
+    failure = explain(OSError(text), replace(scene, destination="gs://bucket/models"))
+    assert "gs://bucket/models" in failure.sentence
+    assert failure.may_pass is may_pass
+
+
+def test_stop_by_sigterm_is_told_from_ctrl_c(scene):
+    failure = explain(Stopped(), scene)
+    assert failure.sentence == "stopped (SIGTERM)."
+    assert "run the same command again" in failure.advice.lower()

@@ -39,7 +39,8 @@ def test_run_that_ends_before_tfx_is_imported_has_a_report(images, tmp_path, cap
     assert json.loads((page.parent / "steps.json").read_text())["step"] == "Find the weights"
 
 
-def test_interrupted_run_has_a_report(images, tmp_path):
+@pytest.mark.parametrize(("number", "how"), [(signal.SIGINT, "interrupted."), (signal.SIGTERM, "stopped (SIGTERM).")])
+def test_interrupted_run_has_a_report(images, tmp_path, number, how):
     command = [sys.executable, "-m", "pipeline", "run", "--images", images, "--output", tmp_path / "out"]
     tiny = ["--set", "model.backbone=graft_tiny", "--set", "model.weights=bundled"]
     process = subprocess.Popen([*command, *tiny], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -48,11 +49,13 @@ def test_interrupted_run_has_a_report(images, tmp_path):
         lines.append(line)
         # Once: what is being printed when the signal comes may be printed again.
         if "Load TFX ..." in line and lines.count(line) == 1:
-            process.send_signal(signal.SIGINT)
-    assert process.wait(60) != 0
+            process.send_signal(number)
+    assert process.wait(60) == 1
     page = tmp_path / "out" / "runs" / "latest" / "report.html"
     assert f"Report: {page.resolve()}\n" in lines
-    assert json.loads((page.parent / "summary.json").read_text())["status"] == "failed"
+    summary = json.loads((page.parent / "summary.json").read_text())
+    assert (summary["status"], summary["exit_code"], summary["error"]) == ("failed", 1, how)
+    assert "Run the same command again" in summary["advice"]
 
 
 def test_report_shows_what_the_run_folder_says_of_refused_data(tmp_path):
