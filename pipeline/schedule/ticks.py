@@ -56,10 +56,11 @@ def read_ticks(output: Output) -> list[Tick]:
         lines = output.ticks.read_text(errors="replace").splitlines()
     except OSError:
         return []
-    return [tick for line in lines if (tick := _parsed(line)) is not None]
+    return [tick for line in lines if (tick := parsed(line)) is not None]
 
 
-def _parsed(line: str) -> Tick | None:
+def parsed(line: str) -> Tick | None:
+    """One line; None where it cannot be read."""
     try:
         row: dict[str, Any] = json.loads(line)
         # An older or newer release may have written other fields.
