@@ -562,6 +562,24 @@ def schedule_notify(output: Path, config_file: Path | None, overrides: tuple[str
 
 
 @graft.command(epilog=EXIT_CODES)
+@click.argument("output", type=click.Path(path_type=Path))
+@config_option
+@set_option
+@click.option("--dry-run", is_flag=True, help="Remove nothing, and print what would go and why.")
+@click.option("--json", "as_json", is_flag=True, help="Everything as one JSON object.")
+def clean(output: Path, config_file: Path | None, overrides: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+    """Remove what `schedule.retention` of the configuration no longer keeps in OUTPUT.
+
+    Old runs, what their steps left, caches and versions; never the model in service or what it was compared with, nor
+    what Graft did not make.
+    """
+    from pipeline import config
+    from pipeline.retention.clean import clean as run_clean
+
+    run_clean(output, config.load(config_file, list(overrides)), dry_run, as_json)
+
+
+@graft.command(epilog=EXIT_CODES)
 @click.argument("serving")
 @click.option("--to", type=int, metavar="VERSION", help="Version to go back to; otherwise the one in service before.")
 def rollback(serving: str, to: int | None) -> None:

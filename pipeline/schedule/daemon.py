@@ -23,7 +23,7 @@ from pipeline.schedule import metrics
 from pipeline.schedule.log import say
 from pipeline.schedule.places import Places
 from pipeline.schedule.plan import Plan
-from pipeline.schedule.said import counted, due_at, moment, tick_line
+from pipeline.schedule.said import due_at, moment, tick_line
 from pipeline.schedule.store import JOB, open_store, remove
 from pipeline.schedule.tick import run_tick
 from pipeline.schedule.ticks import FAILED, SKIPPED, Tick, failures_in_a_row, read_ticks
@@ -169,18 +169,18 @@ class Schedule(BlockingScheduler):
         return Occasion(timestamp(found.latest.timestamp()), missed)
 
     def _tick(self, occasion: Occasion) -> None:
-        if occasion.missed:
-            self._say(f"Missed {counted(occasion.missed)}: one run makes up for all.")
         began = time.time()
         try:
-            tick = run_tick(self._plan, self._output, occasion.due, occasion.missed, self._stop)
+            run_tick(self._plan, self._output, occasion.due, occasion.missed, self._stop)
         # What goes wrong in a run is in its tick; this is a disk that is full, or a fault of ours.
         except Exception as error:
-            tick = self._failed(began, occasion, error)
-        upcoming = "" if self._stop.is_set() else f" Next tick {self._at(self._after(_now()))}."
-        self._say(f"{tick_line(tick, self._plan.time_zone)}{upcoming}")
+            self._failed(began, occasion, error)
+        if not self._stop.is_set():
+            upcoming = self._after(_now())
+            self._say(f"Next tick {self._at(upcoming)}.")
+            metrics.write(self._output, self._plan, upcoming)
 
-    def _failed(self, began: float, occasion: Occasion, error: Exception) -> Tick:
+    def _failed(self, began: float, occasion: Occasion, error: Exception) -> None:
         tick = Tick(
             time=timestamp(began),
             status=FAILED,
@@ -195,7 +195,7 @@ class Schedule(BlockingScheduler):
             self._places.ticking.unlink(missing_ok=True)
         except OSError as unwritten:
             self._say(f"The tick cannot be recorded: {_sentence(unwritten)}.")
-        return tick
+        self._say(tick_line(tick, self._plan.time_zone))
 
     def _skip(self, event: JobSubmissionEvent) -> None:
         """Records a tick that is due while one is going on."""

@@ -9,7 +9,6 @@ from pipeline.schedule.keeping import kept
 from pipeline.schedule.log import say
 from pipeline.schedule.places import Places
 from pipeline.schedule.plan import Asked, read_plan
-from pipeline.schedule.said import tick_line
 from pipeline.schedule.signals import on_stop
 from pipeline.schedule.tick import run_tick
 
@@ -29,7 +28,6 @@ def run_once(asked: Asked, output_folder: Path) -> int:
         stop = threading.Event()
         on_stop(lambda _: stop.set())
         tick = run_tick(plan, places.output, stop=stop)
-        say(places, tick_line(tick, plan.time_zone))
     return tick.exit_code or 0
 
 

@@ -46,7 +46,7 @@ def run_tick(
       plan: what is run; its configuration is read anew.
       output: prepared, as `Places` are.
       due: when the tick was due; None for one that was asked for by hand.
-      missed: ticks before it that were due while nobody ran.
+      missed: ticks that were due while nobody ran, and are made up for by it.
       stop: ends the tick when it is set; what was run goes on with the next one.
     """
     return _Running(plan, output, due, missed, stop or threading.Event()).run()
@@ -229,7 +229,7 @@ def _story(tick: Tick) -> str:
     if tick.failures:
         parts.append(f"{tick.failures} failed in a row")
     if tick.missed:
-        parts.append(f"{tick.missed} missed before it")
+        parts.append(f"made up for {tick.missed} missed")
     told = f"Tick: {', '.join(parts)}."
     if notices.FAILING in tick.events:
         told += " From now on a tick tries once, until one does not fail; what is in service stays."

@@ -27,7 +27,7 @@ class Tick:
       seconds: how long it took.
       version: number of the version that it published.
       failures: failed ticks in a row, this one included; 0 after one that did not fail.
-      missed: ticks before it that were due while nobody ran, and are made up for by it.
+      missed: ticks that were due while nobody ran, and are made up for by it; a late one counts itself.
       events: what people were told of.
     """
 

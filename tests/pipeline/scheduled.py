@@ -19,7 +19,7 @@ from pipeline.schedule.ticks import Tick, read_ticks
 from tests.conftest import ROOT
 
 # Put into the module of the attempt, in place of the run.
-MADE_UP = '''
+MADE_UP = """
 def _run(request):
     import hashlib, os, subprocess
     from pipeline.output import Output
@@ -52,7 +52,7 @@ def _run(request):
         return summary
 
 
-'''
+"""
 TICK = """
 import json, signal, sys, threading
 from dataclasses import asdict
@@ -67,7 +67,7 @@ for _ in range(int(sys.argv[2])):
     tick = run_tick(Plan(["/images"], config=str(output.root / "mine.yaml")), output, due="2026-01-05T03:00:00+00:00", stop=stop)
 """
 # The parts that tidy up and count are others'; what a tick asks of them is noted.
-HOUSEKEEPING = '''
+HOUSEKEEPING = """
 def room_for_a_run(config, output):
     place = output.root / "full"
     return place.read_text() if place.is_file() else None
@@ -78,7 +78,7 @@ def tidy(config, output):
         file.write("tidied\\n")
     if (output.root / "frees").is_file():
         (output.root / "full").unlink(missing_ok=True)
-'''
+"""
 METRICS = """
 def write(output, plan, next_tick):
     (output.root / "schedule" / "metrics.prom").write_text("# written\\n")
