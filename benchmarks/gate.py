@@ -11,7 +11,8 @@ import argparse
 import numpy as np
 from simulated_models import TOGETHER, Pairs
 
-from components.gate import COMPARABLE, Decision, GateRules, Images, decide, detectable_drop
+from components.gate import Decision, GateRules, Images, decide, detectable_drop
+from components.gate_terms import COMPARABLE
 from components.metrics import Answers, calibration_error
 
 SIZES = (50, 200, 1000)

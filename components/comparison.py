@@ -45,8 +45,18 @@ def keep(serving: str, version: int, statistics: bytes, folder: str, schema: byt
     if not storage.exists(kept_schema):
         storage.write(kept_schema, schema)
     place = open_serving(serving)
-    wanted = {_statistics(folder, original(place, number)) for number in place.versions()}
-    storage.delete([file for file in storage.files_in(folder, ".pb") if file not in wanted])
+    storage.delete(unwanted(folder, {original(place, number) for number in place.versions()}))
+
+
+def unwanted(folder: str, versions: set[int]) -> list[str]:
+    """Statistics of versions that are gone.
+
+    Args:
+      folder: path or URI, as for `statistics_of`.
+      versions: in which the models that are there first went out.
+    """
+    wanted = {_statistics(folder, version) for version in versions}
+    return [file for file in storage.files_in(folder, ".pb") if file not in wanted]
 
 
 def _statistics(folder: str, version: int) -> str:

@@ -12,15 +12,15 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from components import parallel, progress
 from components.errors import UsageError
 from components.features import CLASSIFIER_FILE
-from components.gate import OVERALL, Check
-from components.temperature import scaled
+from components.gate_terms import OVERALL, Check
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # What `push.formats` may hold, and the file of each.
 FILES = {
@@ -42,7 +42,7 @@ ONNX_PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
 CPU = "/CPU:0"
 BATCH = 32
 
-Predictor = Callable[[np.ndarray], np.ndarray]
+Predictor = Callable[["np.ndarray"], "np.ndarray"]
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Images:
       constants: channel order, scale and offset for `pixels.normalise`.
     """
 
-    pixels: np.ndarray
-    labels: np.ndarray
-    constants: tuple[np.ndarray, np.ndarray, np.ndarray]
+    pixels: "np.ndarray"
+    labels: "np.ndarray"
+    constants: tuple["np.ndarray", "np.ndarray", "np.ndarray"]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -85,7 +85,7 @@ def package_versions(formats: Sequence[str]) -> list[str]:
 # ---- conversion -----------------------------------------------------------------------------------------------------
 
 
-def convert(name: str, model: Path, classifier: Path, representative: np.ndarray | None, path: Path) -> None:
+def convert(name: str, model: Path, classifier: Path, representative: "np.ndarray | None", path: Path) -> None:
     """Writes the model in another format.
 
     Args:
@@ -103,7 +103,7 @@ def convert(name: str, model: Path, classifier: Path, representative: np.ndarray
         path.write_bytes(_tflite(model, representative if name in QUANTISED else None))
 
 
-def _tflite(model: Path, representative: np.ndarray | None) -> bytes:
+def _tflite(model: Path, representative: "np.ndarray | None") -> bytes:
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_saved_model(str(model), signature_keys=[SIGNATURE])
@@ -111,9 +111,7 @@ def _tflite(model: Path, representative: np.ndarray | None) -> bytes:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         # All of the network in 8-bit integers, or an error. The input's cast and the output stay as the signature says.
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.representative_dataset = lambda: (
-            (SIGNATURE, {"pixels": image[np.newaxis]}) for image in representative
-        )
+        converter.representative_dataset = lambda: ((SIGNATURE, {"pixels": image[None]}) for image in representative)
     return converter.convert()
 
 
@@ -142,14 +140,14 @@ def saved_model_predictor(model: Path) -> Predictor:
     with tf.device(CPU):
         loaded = tf.saved_model.load(str(model))
 
-    def predict(pixels: np.ndarray) -> np.ndarray:
+    def predict(pixels: "np.ndarray") -> "np.ndarray":
         with tf.device(CPU):
             return loaded.signatures[SIGNATURE](pixels=tf.constant(pixels))["probabilities"].numpy()
 
     return predict
 
 
-def predictor(name: str, path: Path, constants: Sequence[np.ndarray], temperature: float) -> Predictor:
+def predictor(name: str, path: Path, constants: Sequence["np.ndarray"], temperature: float) -> Predictor:
     """A file in one of the formats, loaded as somebody who got the file alone would.
 
     Args:
@@ -164,13 +162,14 @@ def predictor(name: str, path: Path, constants: Sequence[np.ndarray], temperatur
 
 
 def _tflite_predictor(path: Path) -> Predictor:
+    import numpy as np
     import tensorflow as tf
 
     runner = tf.lite.Interpreter(str(path), num_threads=parallel.cores()).get_signature_runner(SIGNATURE)
 
-    def predict(pixels: np.ndarray) -> np.ndarray:
+    def predict(pixels: "np.ndarray") -> "np.ndarray":
         # One by one, as on a phone: another batch size makes it allocate anew.
-        return np.concatenate([runner(pixels=image[np.newaxis])["probabilities"] for image in pixels])
+        return np.concatenate([runner(pixels=image[None])["probabilities"] for image in pixels])
 
     return predict
 
@@ -182,11 +181,12 @@ def _onnx_predictor(path: Path) -> Predictor:
     return lambda pixels: session.run(["probabilities"], {"pixels": pixels})[0]
 
 
-def _keras_predictor(path: Path, constants: Sequence[np.ndarray], temperature: float) -> Predictor:
+def _keras_predictor(path: Path, constants: Sequence["np.ndarray"], temperature: float) -> Predictor:
     import keras
     import tensorflow as tf
 
     from components.pixels import normalise
+    from components.temperature import scaled
 
     with tf.device(CPU):
         # Safe mode (the default, named here because it matters) refuses code inside the file.
@@ -197,7 +197,7 @@ def _keras_predictor(path: Path, constants: Sequence[np.ndarray], temperature: f
     def network(pixels: tf.Tensor) -> tf.Tensor:
         return model(normalise(pixels, *constants), training=False)
 
-    def predict(pixels: np.ndarray) -> np.ndarray:
+    def predict(pixels: "np.ndarray") -> "np.ndarray":
         with tf.device(CPU):
             return scaled(network(pixels).numpy(), temperature)
 
@@ -207,7 +207,9 @@ def _keras_predictor(path: Path, constants: Sequence[np.ndarray], temperature: f
 # ---- the check ------------------------------------------------------------------------------------------------------
 
 
-def check(name: str, answers: np.ndarray, expected: np.ndarray, labels: np.ndarray, max_drop: float) -> dict[str, Any]:
+def check(
+    name: str, answers: "np.ndarray", expected: "np.ndarray", labels: "np.ndarray", max_drop: float
+) -> dict[str, Any]:
     """Compares what a format and the SavedModel say of the same images.
 
     Args:
@@ -227,7 +229,7 @@ def check(name: str, answers: np.ndarray, expected: np.ndarray, labels: np.ndarr
         raise ValueError(f"it gives {answers.shape[1:]} numbers an image and the SavedModel {expected.shape[1:]}")
     quantised, count = name in QUANTISED, len(labels)
     hits, before = (int((each.argmax(axis=1) == labels).sum()) for each in (answers, expected))
-    difference = float(np.abs(answers - expected).max())
+    difference = float(abs(answers - expected).max())
     # So that what is no number fails.
     passed = finite = math.isfinite(difference)
     bound = tolerance = None
@@ -252,8 +254,10 @@ def check(name: str, answers: np.ndarray, expected: np.ndarray, labels: np.ndarr
     }
 
 
-def answers_of(predict: Predictor, pixels: np.ndarray) -> np.ndarray:
+def answers_of(predict: Predictor, pixels: "np.ndarray") -> "np.ndarray":
     """What a predictor says of many images, [images, classes]."""
+    import numpy as np
+
     answers = []
     for start in range(0, len(pixels), BATCH):
         answers.append(predict(pixels[start : start + BATCH]))
@@ -267,7 +271,7 @@ def convert_and_check(
     classifier: Path,
     temperature: float,
     tested: Images,
-    representative: np.ndarray | None,
+    representative: "np.ndarray | None",
     max_drop: float,
     folder: Path,
 ) -> dict[str, dict[str, Any]]:

@@ -18,8 +18,7 @@ import numpy as np
 
 from components import gate_statistics as statistics
 from components.gate_statistics import wilson_lower_bound
-from components.gate_wording import NO_REGRESSION
-from components.measured import (
+from components.gate_terms import (
     ACCURACY,
     BY_CLASS,
     CALIBRATION_ERROR,
@@ -27,6 +26,10 @@ from components.measured import (
     OVERALL,
     PRECISION,
     RECALL,
+    Check,
+)
+from components.gate_wording import NO_REGRESSION
+from components.measured import (
     Images,
     Measured,
     concerned,
@@ -38,7 +41,6 @@ from components.measured import (
 LEVEL = 0.05
 # Of the level, to the accuracy over all images; the other groups of tests divide the rest.
 ACCURACY_SHARE = 0.7
-COMPARABLE = (ACCURACY, RECALL, PRECISION, LOG_LOSS, CALIBRATION_ERROR)
 LOWER_IS_BETTER = (LOG_LOSS, CALIBRATION_ERROR)
 _ROUNDING = 1e-9
 
@@ -74,33 +76,6 @@ class GateRules:
     slices: Sequence[str | dict[str, str]] = ()
     min_examples: int = 20
     min_class_examples: int = 20
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the decision.
-
-    Attributes:
-      metric: what was measured; `no_regression_` and a metric where it was compared with the baseline.
-      slice: `overall`, a class name, or a slice's name.
-      value: what the candidate reached.
-      bound: what it had to reach, or stay under; for a comparison, where the paired test would begin to refuse.
-      passed: None where the slice was not judged.
-      baseline: what the model in service reaches, or None.
-      relation: how the value must lie to the bound.
-      p_value: of a comparison, how likely equal models look at least as different as these.
-      level: of a comparison, the p-value under which it refuses.
-    """
-
-    metric: str
-    slice: str
-    value: float
-    bound: float | None
-    passed: bool | None
-    baseline: float | None = None
-    relation: str = ">="
-    p_value: float | None = None
-    level: float | None = None
 
 
 @dataclass(frozen=True)

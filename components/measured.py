@@ -7,12 +7,8 @@ import numpy as np
 
 from components import gate_statistics as statistics
 from components.gate_statistics import PairedTest
+from components.gate_terms import CALIBRATION_ERROR, LOG_LOSS, OVERALL, RECALL
 from components.metrics import Answers, calibration_error
-
-OVERALL = "overall"
-ACCURACY, RECALL, PRECISION = "accuracy", "recall", "precision"
-LOG_LOSS, CALIBRATION_ERROR = "log_loss", "calibration_error"
-BY_CLASS = (RECALL, PRECISION)
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,30 @@ def retire(place: Place, keep: int) -> None:
                 )
 
 
+def in_use(place: Place) -> set[int]:
+    """The versions that no housekeeping may remove: what is in service, and what that rests on.
+
+    That is the version whose model it is, those that rollbacks took out of service since, by which a run knows that it
+    must not publish their models again, and the version with which the model was compared.
+    """
+    numbers, in_service = place.versions(), place.in_service()
+    if in_service is None:
+        return set()
+    found, version = {in_service}, in_service
+    # Ever lower, whatever somebody wrote into a card.
+    while (noted := model_card.rollback_of(read_card(place, version))) and noted["instead_of"] < version:
+        version = noted["instead_of"]
+        found |= {noted["of"], noted["stands_for"], version}
+    first = original(place, in_service)
+    gate = read_card(place, first).get("gate")
+    gate = gate if isinstance(gate, dict) else {}
+    compared = {gate.get(name) for name in ("baseline_version", "in_service_version")} & set(numbers)
+    # What a card does not say, the order says.
+    compared |= {max((number for number in numbers if number < first), default=first)}
+    found |= {first, *compared, *(original(place, number) for number in compared)}
+    return found & set(numbers)
+
+
 # ---- what lies there ------------------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from components import progress, serving_process
 from components.errors import Passing
-from components.gate import OVERALL, Check
+from components.gate_terms import OVERALL, Check
 from components.odd_inputs import odd_inputs
 
 SCRIPT = Path(serving_process.__file__)

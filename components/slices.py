@@ -4,12 +4,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from components.gate import Check
+from components.gate_terms import Check
 from components.image_files import SPLIT_FOLDERS
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # More of them would leave each too small a share of the gate's level, and nobody reads them.
 MAX_SLICES = 20
@@ -48,7 +49,7 @@ SLICERS: dict[str, Callable[[dict[str, Any], str], str]] = {
 
 def slices_of(
     rows: Sequence[dict[str, Any]], class_names: Sequence[str], features: Sequence[str | dict[str, str]]
-) -> tuple[dict[str, np.ndarray], list[Check]]:
+) -> tuple[dict[str, "np.ndarray"], list[Check]]:
     """Which images are in which slice.
 
     Args:
@@ -61,6 +62,8 @@ def slices_of(
       bool [examples] by the slice's name (such as `format=jpeg`) for the largest `MAX_SLICES`; and for each feature
       that has further ones, a check that says how many were not judged.
     """
+    import numpy as np
+
     found: dict[tuple[str, str], list[int]] = {}
     for feature in features:
         name, slicer = _slicer(feature)

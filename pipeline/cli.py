@@ -14,6 +14,7 @@ from components.errors import GraftError
 
 if TYPE_CHECKING:
     from pipeline.console import Detail
+    from pipeline.schedule.plan import Asked
 
 EXIT_CODES = """\b
 Exit codes:
@@ -466,19 +467,85 @@ def schedule() -> None:
     """Retrain unattended on this machine: by a cron expression, or a tick at a time."""
 
 
-@schedule.command(name="run", epilog=EXIT_CODES)
-@images_option(required=True)
-@click.option("--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="As for `graft run`.")
-@config_option
-@set_option
-@click.option("--once", is_flag=True, help="One tick now, for cron and systemd timers.")
-def schedule_run(
-    images: tuple[str, ...], output: Path, config_file: Path | None, overrides: tuple[str, ...], once: bool
-) -> None:
-    """Keep a model fresh: run the pipeline on IMAGES at every tick, if the policy of `schedule` says so."""
-    from pipeline.schedule.run import run_once
+def plan_options(command: Callable) -> Callable:
+    """What a schedule runs, and when; the command gets `asked`, a `pipeline.schedule.plan.Asked`."""
 
-    sys.exit(run_once(list(images), output, config_file, list(overrides)))
+    @images_option(required=False)
+    @click.option(
+        "--cron",
+        metavar="EXPRESSION",
+        help="Minute, hour, day of the month, month, day of the week (0 is Sunday), such as '0 3 * * 1'.",
+    )
+    @click.option("--time-zone", metavar="NAME", help="That --cron is read in, such as Europe/Paris; otherwise UTC.")
+    @config_option
+    @set_option
+    @functools.wraps(command)
+    def with_plan(
+        *args: Any,
+        images: tuple[str, ...],
+        cron: str | None,
+        time_zone: str | None,
+        config_file: Path | None,
+        overrides: tuple[str, ...],
+        **options: Any,
+    ) -> Any:
+        if time_zone is not None and cron is None:
+            raise click.UsageError("--time-zone is for --cron.")
+        from pipeline.schedule.plan import Asked
+
+        return command(*args, asked=Asked(images, cron, time_zone, config_file, overrides), **options)
+
+    return with_plan
+
+
+@schedule.command(name="run", epilog=EXIT_CODES)
+@click.option("--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="As for `graft run`.")
+@plan_options
+@click.option("--once", is_flag=True, help="One tick now, for cron and systemd timers; no --cron.")
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    metavar="N",
+    help="Answer Prometheus at that port of this machine alone; 0 for any free one.",
+)
+def schedule_run(output: Path, asked: "Asked", once: bool, metrics_port: int | None) -> None:
+    """Keep a model fresh: run the pipeline on IMAGES at every tick, if the policy of `schedule` says so.
+
+    What is asked for is kept in OUTPUT: with --output alone the same schedule goes on. SIGTERM or Ctrl-C ends it; a run
+    that it cuts short is resumed at the next start.
+    """
+    if once and (asked.cron is not None or metrics_port is not None):
+        raise click.UsageError(f"Give {'--cron' if asked.cron is not None else '--metrics-port'} or --once, not both.")
+    from pipeline.schedule import run
+
+    sys.exit(run.run_once(asked, output) if once else run.keep(asked, output, metrics_port))
+
+
+@schedule.command(name="status", epilog=EXIT_CODES)
+@click.argument("output", type=click.Path(path_type=Path), default=Path())
+@click.option("--last", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="Ticks to list.")
+@click.option("--json", "as_json", is_flag=True, help="Everything as one JSON object.")
+def schedule_status(output: Path, last: int, as_json: bool) -> None:
+    """Say how the last ticks of OUTPUT (the current folder) ended, when the next is due, and what is in service."""
+    from pipeline.schedule.status import status
+
+    status(output, last, as_json)
+
+
+@schedule.command(name="install", epilog=EXIT_CODES)
+@click.option("--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="As for `graft run`.")
+@plan_options
+@click.option(
+    "--systemd", is_flag=True, help="Print a service unit that keeps the schedule; otherwise a crontab's line."
+)
+def schedule_install(output: Path, asked: "Asked", systemd: bool) -> None:
+    """Print what makes this machine run the schedule: a unit of systemd, or a line of a crontab. Nothing is changed.
+
+    The line runs one tick (--once) at the times of --cron, in the machine's own time zone.
+    """
+    from pipeline.schedule.install import install
+
+    install(asked, output, systemd)
 
 
 @schedule.command(name="notify", epilog=EXIT_CODES)
@@ -492,6 +559,24 @@ def schedule_notify(output: Path, config_file: Path | None, overrides: tuple[str
 
     for way in notify(config.load(config_file, list(overrides)), output):
         click.echo(f"delivered by {way}")
+
+
+@graft.command(epilog=EXIT_CODES)
+@click.argument("output", type=click.Path(path_type=Path))
+@config_option
+@set_option
+@click.option("--dry-run", is_flag=True, help="Remove nothing, and print what would go and why.")
+@click.option("--json", "as_json", is_flag=True, help="Everything as one JSON object.")
+def clean(output: Path, config_file: Path | None, overrides: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+    """Remove what `schedule.retention` of the configuration no longer keeps in OUTPUT.
+
+    Old runs, what their steps left, caches and versions; never the model in service or what it was compared with, nor
+    what Graft did not make.
+    """
+    from pipeline import config
+    from pipeline.retention.clean import clean as run_clean
+
+    run_clean(output, config.load(config_file, list(overrides)), dry_run, as_json)
 
 
 @graft.command(epilog=EXIT_CODES)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from components.conversion import FILES
 from components.errors import UsageError
-from components.gate import COMPARABLE
+from components.gate_terms import COMPARABLE
 from components.slices import SLICERS
 from components.splits import SplitRules
 from components.steps import STEPS
@@ -235,8 +235,8 @@ class PushConfig(Section):
 
 
 class NoticesConfig(Section):
-    # what is told of; failing: schedule.max_failures in a row
-    on: list[Literal["published", "refused", "failed", "failing", "recovered", "drift"]] = [
+    # what is told of; failing: schedule.max_failures in a row. (Not `on`, which YAML takes for true.)
+    events: list[Literal["published", "refused", "failed", "failing", "recovered", "drift"]] = [
         "published",
         "refused",
         "failed",

@@ -25,6 +25,7 @@ from components.source import code_digest, source_digest
 from components.transform import ImageTransform
 from pipeline.config import Config
 from trainer.backbones import BACKBONES, weights_digest
+from trainer.cache_names import IN_SERVICE_FOLDER
 
 # What is in service, or what was published last, is looked up when these run: a cached answer would be an old one.
 NEVER_CACHED = (
@@ -214,7 +215,7 @@ def in_service(config: Config, serving: str, cache: str | None) -> Path | None:
     """
     if config.training.start_from != "in_service" or cache is None:
         return None
-    return newest(local_copy(serving, Path(cache, "in_service")))
+    return newest(local_copy(serving, Path(cache, IN_SERVICE_FOLDER)))
 
 
 def format_settings(config: Config) -> dict:

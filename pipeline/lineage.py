@@ -91,7 +91,7 @@ def opened(database: Path) -> Iterator["History"]:
     with contextlib.ExitStack() as stack:
         try:
             try:
-                store = _store(database)
+                store = open_store(database)
             except RuntimeError:
                 journal = database.with_name(f"{database.name}-journal")
                 if not journal.is_file():
@@ -101,23 +101,24 @@ def opened(database: Path) -> Iterator["History"]:
                 scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
                 for path in (database, journal):
                     shutil.copyfile(path, scratch / path.name)
-                store = _store(scratch / database.name, writable=True)
+                store = open_store(scratch / database.name, writable=True)
             yield History(store)
         except (RuntimeError, errors.StatusError) as error:
             raise UsageError(
-                f"{database} cannot be read as a database of ML Metadata ({_cause(error)}); without it, only what lies "
+                f"{database} cannot be read as a database of ML Metadata ({cause(error)}); without it, only what lies "
                 "in the folders of runs and versions can be shown."
             ) from None
 
 
-def _cause(error: Exception) -> str:
+def cause(error: Exception) -> str:
     """SQLite's words, without the query."""
     words = str(error).removeprefix("Error when executing query: ").partition(" query:")[0]
     # It would make the tables.
     return "it holds no tables" if "readonly" in words else (words.splitlines() or [type(error).__name__])[0][:200]
 
 
-def _store(database: Path, writable: bool = False):
+def open_store(database: Path, writable: bool = False):
+    """ML Metadata's `MetadataStore` of a `metadata.db` that is there."""
     from ml_metadata.metadata_store import metadata_store
     from ml_metadata.proto import metadata_store_pb2 as mlmd
 

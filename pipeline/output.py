@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from components.errors import OutputBusy, UsageError
 from components.files import write_whole
@@ -101,7 +101,7 @@ class Output:
         Raises:
           OutputBusy: another process holds it; its id is named.
         """
-        with open(self.root / LOCK, "a+") as lock:
+        with os.fdopen(os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT, 0o666), "r+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -110,9 +110,9 @@ class Output:
                 raise OutputBusy(
                     f"Another run (process {holder}) holds {self.root}; wait for it, or give another --output."
                 ) from None
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
+            # A note for others. The disk may be full: what is there is written over, and cut only then.
+            with contextlib.suppress(OSError):
+                os.truncate(lock.fileno(), os.pwrite(lock.fileno(), str(os.getpid()).encode(), 0))
             yield
 
     def new_run(self) -> Path:
@@ -151,6 +151,8 @@ class Output:
         if not self.runs.is_dir():
             return []
         folders = [path for path in self.runs.iterdir() if path.is_dir() and not path.is_symlink()]
+        # What is on its way out has a hidden name (see `pipeline.retention`).
+        folders = [path for path in folders if not path.name.startswith(".")]
         return sorted(folders, key=lambda path: path.name, reverse=True)
 
     def is_running(self, run: Path) -> bool:
@@ -171,7 +173,7 @@ class Output:
     def _is_held(self) -> bool:
         with open(self.root / LOCK) as lock:
             # Asked first: whoever tries the lock has it for a moment, and a run that starts in it is sent away.
-            if not _is_alive(lock.read()):
+            if not is_alive(lock.read()):
                 return False
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -188,11 +190,34 @@ class Output:
 
     def record_tick(self, row: dict[str, Any]) -> None:
         """Appends a line to `runs/ticks.jsonl`."""
-        with open(self.ticks, "a") as file:
-            file.write(json.dumps(row) + "\n")
+        with self._ticks_held() as file:
+            file.write(f"{json.dumps(row)}\n".encode())
+
+    def keep_ticks(self, count: int) -> None:
+        """Keeps the newest lines of `runs/ticks.jsonl`; one that is appended meanwhile is not lost."""
+        with self._ticks_held() as file:
+            lines = file.readlines()
+            if len(lines) > count:
+                write_whole(self.ticks, b"".join(lines[-count:]))
+
+    @contextlib.contextmanager
+    def _ticks_held(self) -> Iterator[IO[bytes]]:
+        """The file, at its beginning for readers and at its end for writers, while nobody else adds to it or cuts it.
+
+        The process that keeps a schedule writes to it without holding the output folder.
+        """
+        while True:
+            with open(self.ticks, "ab+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                # Whoever held it may have put another one in its place.
+                if self.ticks.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(self.ticks)):
+                    file.seek(0)
+                    yield file
+                    return
 
 
-def _is_alive(process: str) -> bool:
+def is_alive(process: str) -> bool:
+    """Whether there is a process of that id."""
     try:
         os.kill(int(process), 0)
     except PermissionError:

@@ -1,6 +1,7 @@
 """A run as its folder tells of it: how it ended, or where it is."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,11 @@ def find_folder(given: Path) -> Path:
         if newest is None:
             raise UsageError(f"Nothing was run yet in {given}: graft run --images IMAGES --output {given}")
         return newest
+    if re.fullmatch(r"\d{8}-\d{6}", given.name):
+        raise UsageError(
+            f"There is no folder {given}: if there was such a run, it was removed; graft runs OUTPUT lists what is "
+            "still known of it."
+        )
     raise UsageError(
         f"There is no run in {given}; give a run's folder, such as OUTPUT/runs/latest, or an output folder."
     )

@@ -18,7 +18,8 @@ from components.files import read_json_lines, write_json_lines, write_whole
 from pipeline.config import AugmentationConfig, Config
 from pipeline.console import Steps
 from trainer.backbones import BACKBONES, block_count
-from trainer.transfer import UNFINISHED_PREFIX, Training
+from trainer.cache_names import UNFINISHED_PREFIX
+from trainer.transfer import Training
 
 HIDDEN, DROPOUT = "model.head.hidden", "model.head.dropout"
 HEAD_RATE, RATE = "training.frozen.learning_rate", "training.fine_tune.learning_rate"

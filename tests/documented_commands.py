@@ -18,6 +18,7 @@ from pathlib import Path
 import click
 import nbformat
 import pytest
+import yaml
 
 from components.serving_places import open_serving
 from pipeline import cli
@@ -59,7 +60,7 @@ class Scratch:
 # ---- commands -------------------------------------------------------------------------------------------------------
 
 PROGRAMS = ("graft", "make", "docker", "python", "pip", "source", "curl", "echo", "cd", "systemctl", "journalctl")
-PROGRAMS += ("rsync", "ssh", "tensorboard", "kubectl", "gcloud")
+PROGRAMS += ("prometheus-node-exporter", "rsync", "ssh", "tensorboard", "kubectl", "gcloud")
 PROMPT = "$ "
 CRON = re.compile(r"(?:[\d*/,-]+ +){5}(?P<command>.+)")
 ASSIGNMENT = re.compile(r"[A-Z0-9]+=")
@@ -73,6 +74,8 @@ PROXY = re.compile(r"server \{")
 # Executed by tests/pipeline/test_metadata_store.py, on a server.
 SQL = re.compile(r"CREATE DATABASE ")
 FOLDERS = re.compile(r"\w+/( |$)")
+# Of Prometheus: what it asks, and what it makes of the answers.
+PROMETHEUS = re.compile("(scrape_configs|groups):$")
 # A configuration, or a part of one; the comment gives it a name for the commands below it.
 YAML = re.compile(r"# (?P<name>\w+\.yaml)|[a-z]+:$")
 MORE_SETTINGS = re.compile("… --set ")
@@ -114,6 +117,8 @@ def follow(block: Text, scratch: Scratch) -> None:
         ast.parse(block.text)
     elif UNIT.match(first):
         _unit(block, scratch)
+    elif PROMETHEUS.match(first):
+        _prometheus(block)
     elif found := YAML.match(first):
         file = scratch.folder / (found["name"] or "part.yaml")
         file.write_text(textwrap.dedent(block.text))
@@ -298,6 +303,11 @@ def _copy(line: Text, arguments: list[str], scratch: Scratch) -> None:
         assert not word.startswith("out/") or (scratch.folder / word).exists(), line
 
 
+def _node_exporter(line: Text, arguments: list[str], scratch: Scratch) -> None:
+    (folder,) = arguments
+    assert folder == "--collector.textfile.directory=out/schedule", line
+
+
 def _elsewhere(line: Text, arguments: list[str], scratch: Scratch) -> None:
     """On a cluster or in a project: one of the verbs that the pages need."""
     assert arguments[0] in ELSEWHERE[shlex.split(line.text)[0]], line
@@ -318,6 +328,7 @@ RULES = {
     "source": _source,
     "systemctl": _systemd,
     "journalctl": _systemd,
+    "prometheus-node-exporter": _node_exporter,
     "rsync": _copy,
     "ssh": _copy,
 }
@@ -332,6 +343,18 @@ def _unit(block: Text, scratch: Scratch) -> None:
         program, *arguments = shlex.split(scratch.adapted(unit["Service"]["ExecStart"]))
         assert program == "graft", block
         _graft(block, arguments, scratch)
+
+
+def _prometheus(block: Text) -> None:
+    """Rules about numbers that a schedule tells; Prometheus' own tool looks at them where it is there."""
+    text = textwrap.dedent(block.text)
+    rules = [rule for group in yaml.safe_load(text).get("groups", []) for rule in group["rules"]]
+    told = (ROOT / "pipeline" / "schedule" / "metrics.py").read_text()
+    for name in {name for rule in rules for name in re.findall(r"\bgraft_(\w+?)(?:_total)?\b", rule["expr"])}:
+        assert re.search(rf'"(graft_)?{name}"', told), f"a schedule does not tell {name}: {block}"
+    if rules and (promtool := shutil.which("promtool")):
+        said = subprocess.run([promtool, "check", "rules", "/dev/stdin"], input=text, capture_output=True, text=True)
+        assert said.returncode == 0, said.stderr
 
 
 def _quoted(lines: list[Text], block: Text) -> None:

@@ -19,11 +19,11 @@ from components.features import ANSWERS_FILE, CLASSIFIER_FILE, TENSORBOARD_FOLDE
 from components.publishing import local_copy, newest
 from components.temperature import scaled
 from trainer import dataset, export, warmup
+from trainer.cache_names import FEATURES_PREFIX, SCRATCH_PREFIX, UNFINISHED_PREFIX
 from trainer.dataset import Split
 from trainer.stored import Store
-from trainer.transfer import FEATURES_PREFIX, UNFINISHED_PREFIX, Training
+from trainer.transfer import Training
 
-SCRATCH_PREFIX = "graft-training-"
 ANSWERS = 16
 
 

@@ -16,13 +16,12 @@ from trainer import backbones, calibration, concerns, training, warm_start
 from trainer import model as network
 from trainer.augmentation import Augmentation
 from trainer.backbones import BACKBONES
+from trainer.cache_names import FEATURES_PREFIX, UNFINISHED_PREFIX
 from trainer.checkpoints import Checkpoints
 from trainer.dataset import Split
 from trainer.stored import Store
 from trainer.training import Phase
 
-# Folders in the cache: of trainings that are not finished, and of features.
-UNFINISHED_PREFIX, FEATURES_PREFIX = "training-", "features-"
 # Share of the epochs of a cosine schedule after which its epochs may be kept.
 SETTLED = 0.75
 

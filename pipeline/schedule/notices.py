@@ -53,7 +53,7 @@ def tell(config: Config | None, places: Places, event: str, payload: dict[str, A
     """
     name, settings = _settings(config, places)
     ways = _ways(settings)
-    if not ways or (event not in settings.on and event != TEST):
+    if not ways or (event not in settings.events and event != TEST):
         return
     notice = _notice(name, places.output, event, payload)
     # They sort by age.

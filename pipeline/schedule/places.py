@@ -57,6 +57,11 @@ class Places:
         return self.folder / "metrics.prom"
 
     @property
+    def counters(self) -> Path:
+        """Totals over all ticks, whatever is left of their lines (JSON)."""
+        return self.folder / "counters.json"
+
+    @property
     def log(self) -> Path:
         """What the schedule did, a line each."""
         return self.folder / "log.txt"

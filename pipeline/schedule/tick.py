@@ -2,14 +2,12 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
-import os
 import random
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from components.errors import GraftError, OutputBusy, UsageError
 from components.files import write_whole
@@ -48,10 +46,32 @@ def run_tick(
       plan: what is run; its configuration is read anew.
       output: prepared, as `Places` are.
       due: when the tick was due; None for one that was asked for by hand.
-      missed: ticks before it that were due while nobody ran.
+      missed: ticks that were due while nobody ran, and are made up for by it.
       stop: ends the tick when it is set; what was run goes on with the next one.
     """
     return _Running(plan, output, due, missed, stop or threading.Event()).run()
+
+
+def cut_short(places: Places) -> dict[str, Any] | None:
+    """The tick that was going on when whoever supervised it was killed; None where none was.
+
+    Returns:
+      `time`, `due`, `missed`, as in its line, and `run_id` of what it had begun (each but `time` may be None).
+    """
+    try:
+        left = json.loads(places.ticking.read_text())
+        newest = _newest_run(places.output)
+        return {
+            "time": left["time"],
+            "due": left.get("due"),
+            "missed": left.get("missed"),
+            "run_id": None if newest == left.get("newest_run") else newest,
+        }
+    except FileNotFoundError:
+        return None
+    # What a full disk or a power cut left of it.
+    except (OSError, ValueError, KeyError, AttributeError):
+        return {"time": timestamp(time.time()), "due": None, "missed": None, "run_id": None}
 
 
 def _newest_run(output: Output) -> str | None:
@@ -71,7 +91,7 @@ class _Running:
 
     def run(self) -> Tick:
         newest = _newest_run(self.output)
-        note = {"time": timestamp(self.began), "due": self.due, "missed": self.missed}
+        note = {"time": timestamp(self.began), "due": self.due, "missed": self.missed, "newest_run": newest}
         # It is for whoever finds it; a full disk stops the tick later, with a sentence.
         with contextlib.suppress(OSError):
             write_whole(self.places.ticking, json.dumps(note))
@@ -79,9 +99,7 @@ class _Running:
         if answer.run_id is None and (begun := _newest_run(self.output)) != newest:
             answer = dataclasses.replace(answer, run_id=begun)
         tick = self._tick(config, answer)
-        if notices.FAILING in tick.events:
-            again = "From now on a tick tries once, until one does not fail; what is in service stays."
-            say(self.places, f"{tick.failures} ticks failed in a row. {again}")
+        say(self.places, _story(tick))
         try:
             # Before the line: a notice that comes twice has the same id, and one that was lost nobody misses.
             for event in tick.events:
@@ -199,24 +217,20 @@ class _Running:
         return any(tick.run_id == run_id for tick in self.before if tick.status not in (STOPPED, KILLED))
 
 
-@contextlib.contextmanager
-def kept(places: Places) -> Iterator[None]:
-    """Holds the schedule for this process; the system lets go of it however the process ends.
-
-    Raises:
-      OutputBusy: another process keeps it; its id is named.
-    """
-    with open(places.lock, "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().strip() or "unknown"
-            raise OutputBusy(
-                f"Another process ({holder}) keeps the schedule of {places.output.root}; stop it, or give another "
-                "--output."
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
+def _story(tick: Tick) -> str:
+    """The tick in a line."""
+    parts = [f"{tick.status}{f' ({tick.why})' if tick.why else ''} after {tick.seconds:.0f} s"]
+    if tick.run_id:
+        parts.append(f"run {tick.run_id}")
+    if tick.version:
+        parts.append(f"version {tick.version}")
+    if tick.attempts and tick.attempts > 1:
+        parts.append(f"{tick.attempts} attempts")
+    if tick.failures:
+        parts.append(f"{tick.failures} failed in a row")
+    if tick.missed:
+        parts.append(f"made up for {tick.missed} missed")
+    told = f"Tick: {', '.join(parts)}."
+    if notices.FAILING in tick.events:
+        told += " From now on a tick tries once, until one does not fail; what is in service stays."
+    return f"{told} {tick.error}" if tick.error else told

@@ -27,7 +27,7 @@ class Tick:
       seconds: how long it took.
       version: number of the version that it published.
       failures: failed ticks in a row, this one included; 0 after one that did not fail.
-      missed: ticks before it that were due while nobody ran, and are made up for by it.
+      missed: ticks that were due while nobody ran, and are made up for by it; a late one counts itself.
       events: what happened that people may want to know (docs/notices.md).
     """
 
@@ -56,10 +56,11 @@ def read_ticks(output: Output) -> list[Tick]:
         lines = output.ticks.read_text(errors="replace").splitlines()
     except OSError:
         return []
-    return [tick for line in lines if (tick := _parsed(line)) is not None]
+    return [tick for line in lines if (tick := parsed(line)) is not None]
 
 
-def _parsed(line: str) -> Tick | None:
+def parsed(line: str) -> Tick | None:
+    """One line; None where it cannot be read."""
     try:
         row: dict[str, Any] = json.loads(line)
         # An older or newer release may have written other fields.

@@ -7,8 +7,9 @@ import pytest
 
 from benchmarks.simulated_models import Pairs
 from components import gate
-from components.gate import ACCURACY_SHARE, COMPARABLE, LEVEL, Check, GateRules, Images, detectable_drop
+from components.gate import ACCURACY_SHARE, LEVEL, Check, GateRules, Images, detectable_drop
 from components.gate_statistics import PERMUTATIONS, wilson_lower_bound
+from components.gate_terms import COMPARABLE
 from components.metrics import Answers
 from components.slices import MAX_SLICES
 

@@ -149,7 +149,9 @@ class Scheduled:
     @property
     def cut_short(self) -> dict[str, Any] | None:
         """What a start finds of a tick that did not come to its end."""
-        return json.loads(self.places.ticking.read_text()) if self.places.ticking.exists() else None
+        code = "import json, sys; from pathlib import Path; from pipeline.output import Output; from pipeline.schedule "
+        code += "import places, tick; print(json.dumps(tick.cut_short(places.Places(Output(Path(sys.argv[1]))))))"
+        return json.loads(self.say(code, str(self.output.root)))
 
     def say(self, code: str, *arguments: str) -> str:
         """What a piece of Python prints there."""

@@ -124,7 +124,7 @@ def test_each_event_has_a_sentence(places, event):
 
 def test_only_what_people_want_to_know_is_told(places):
     with Hook(200) as hook:
-        config = config_of(webhook=hook.address, on=["failing"])
+        config = config_of(webhook=hook.address, events=["failing"])
         told(places, config, "failed")
         told(places, config, "failing")
     assert [body["event"] for _, _, body in hook.got] == ["failing"]

@@ -58,7 +58,7 @@ def test_s3_failing_ticks_are_told_of_once_do_not_storm_and_the_model_stays_in_s
     assert [tick.failures for tick in scheduled.ticks] == [1, 2, 3]
     assert [tick.events for tick in scheduled.ticks] == [["failed"], ["failed"], ["failed", "failing"]]
     assert scheduled.runs == 3 * 3
-    assert scheduled.log.count("3 ticks failed in a row. From now on a tick tries once") == 1
+    assert scheduled.log.count("3 failed in a row. From now on a tick tries once") == 1
     fourth = scheduled.tick()
     assert (fourth.attempts, fourth.failures, fourth.events) == (1, 4, ["failed"])
     assert [folder.name for folder in scheduled.output.serving.iterdir()] == ["1700000000"]
@@ -123,8 +123,14 @@ def test_s4_kill_of_the_supervisor_leaves_no_process_and_what_was_cut_short_is_k
     process.wait()
     wait_for(lambda: not scheduled.left_over)
     left = scheduled.cut_short
+    assert left["run_id"] == scheduled.output.all_runs()[0].name
     assert (left["due"], left["missed"]) == ("2026-01-05T03:00:00+00:00", 0)
     assert scheduled.ticks == []
+
+
+def test_note_of_a_tick_that_a_full_disk_cut_off_still_says_that_one_was_cut_short(scheduled):
+    scheduled.places.ticking.write_text('{"time": "20')
+    assert set(scheduled.cut_short) == {"time", "due", "missed", "run_id"}
 
 
 def test_s4_run_that_lost_its_supervisor_is_waited_for_and_makes_no_skipped_tick(scheduled):

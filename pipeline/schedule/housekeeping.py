@@ -1,0 +1,91 @@
+"""What the process that keeps a schedule knows of the disk: whether a run has room, and how what is old goes.
+
+The work is done by another process, `pipeline.schedule.tidying`: ML Metadata takes memory that would never come back.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from components.storage import is_uri
+from pipeline.config import Config
+from pipeline.failure import size
+from pipeline.output import Output
+from pipeline.retention import needed
+
+GIB = 2**30
+# Images come in addition, and a run writes a little before it removes.
+MARGIN = 1.2
+# An hour for what takes seconds: it goes on with the next tick.
+PATIENCE_SECONDS = 3600
+
+
+def room_for_a_run(config: Config, output: Output) -> str | None:
+    """Whether every disk that a run writes to has as much free as it may need.
+
+    That is `schedule.min_free_gib`, or what the last run left there and a fifth more, if that is more.
+
+    Args:
+      config: of the run.
+      output: prepared.
+
+    Returns:
+      A sentence that says what is wanting where; None where there is room.
+    """
+    least, last = config.schedule.min_free_gib * GIB, needed.read(output)
+    wanted = [(output.root, last.output if last else 0)]
+    destination = config.push.destination
+    if destination is not None and not is_uri(destination):
+        wanted.append((Path(destination).absolute(), last.version if last else 0))
+    elif destination is None and last:
+        wanted[0] = (output.root, last.output + last.version)
+    wanted.append((Path(tempfile.gettempdir()), 0))
+    disks: set[int] = set()
+    for path, left in wanted:
+        there = next(each for each in (path, *path.parents) if each.exists())
+        # One that was asked is the output's, which needs most.
+        if (disk := there.stat().st_dev) in disks:
+            continue
+        disks.add(disk)
+        found = os.statvfs(there)
+        free, needs = found.f_bavail * found.f_frsize, max(least, left * MARGIN)
+        if free < needs:
+            return (
+                f"{size(free)} are free where {path} is, and a run may need {size(needs)}: free some space, remove "
+                f"more by schedule.retention, or set schedule.min_free_gib lower ({config.schedule.min_free_gib:g})."
+            )
+    return None
+
+
+def tidy(config: Config, output: Output) -> str:
+    """Applies `schedule.retention` in a process of its own, and waits for it; whatever happens, it only says so.
+
+    Args:
+      config: as `graft clean` takes it.
+      output: the output folder; where a run holds it, nothing is removed until the next time.
+
+    Returns:
+      A sentence for the log.
+    """
+    # `-P`: what happens to lie in the current folder must not stand in for a package.
+    command = [sys.executable, "-P", "-m", "pipeline.schedule.tidying", str(output.root), config.model_dump_json()]
+    try:
+        # It ends with this process: it waits for the end of a pipe that nothing is written to.
+        child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+    except OSError as error:
+        return f"Housekeeping could not be started ({error.strerror or error})."
+    with child:
+        try:
+            code = child.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            return f"Housekeeping took more than {PATIENCE_SECONDS} s, and goes on at the next tick."
+        finally:
+            child.kill()
+        # One sentence, which a pipe holds until it is read.
+        said = child.stdout.read().decode(errors="replace").strip()
+    how = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
+    return said or f"Housekeeping {how} without a word, and goes on at the next tick."
