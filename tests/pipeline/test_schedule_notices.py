@@ -44,7 +44,7 @@ class Hook(LocalServer):
         if now == "silent":
             await asyncio.sleep(3600)
         if now == "redirect":
-            return web.Response(status=307, headers={"Location": f"http://localhost:1/{SECRET}"})
+            return web.Response(status=303, headers={"Location": f"http://localhost:1/{SECRET}"})
         if now == "slow":
             response = web.StreamResponse(headers={"Content-Length": "1000000"})
             await response.prepare(request)
