@@ -47,7 +47,7 @@ class Answer:
 def main() -> None:
     """Runs what was asked for; what goes wrong is in the answer."""
     request, answer = json.loads(sys.argv[1]), Path(sys.argv[2])
-    threading.Thread(target=end_with_the_supervisor, daemon=True).start()
+    threading.Thread(target=_end_with_the_supervisor, daemon=True).start()
     try:
         said = _of_summary(_run(request))
     except GraftError as error:
@@ -80,7 +80,7 @@ def _of_summary(summary: dict[str, Any]) -> Answer:
     )
 
 
-def end_with_the_supervisor() -> None:
+def _end_with_the_supervisor() -> None:
     """Nothing is written to the standard input; it ends when the supervisor does, however that happens."""
     # Not by way of `sys.stdin`, whose lock a thread that waits would hold while the interpreter shuts down.
     os.read(0, 1)
