@@ -20,8 +20,8 @@ GIB = 2**30
 # TFX's own folder beside the outputs of a component; the names of an execution's folders there and here: its number, or
 # a UUID.
 SYSTEM, NAMED_BY_TFX = ".system", r"[0-9a-f-]+"
-# An execution is noted as ended after its last file was written; clocks of file systems are coarse.
-TOLERANCE_SECONDS = 2.0
+# An execution is noted as ended after its last file was written, but a file server may have a clock of its own.
+TOLERANCE_SECONDS = 60.0
 LEFTOVER, CACHE, ARTIFACT, RUN, SEARCH, VERSION = "leftover", "cache", "artifact", "run", "search", "version"
 STATISTICS, TICKS = "statistics", "ticks"
 DEAD, BEFORE = "left by a step that failed or was killed", "left by a removal that was cut short"

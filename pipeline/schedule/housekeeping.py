@@ -35,28 +35,31 @@ def room_for_a_run(config: Config, output: Output) -> str | None:
       A sentence that says what is wanting where; None where there is room.
     """
     least, last = config.schedule.min_free_gib * GIB, needed.read(output)
-    wanted = [(output.root, last.output if last else 0)]
     destination = config.push.destination
-    if destination is not None and not is_uri(destination):
-        wanted.append((Path(destination).absolute(), last.version if last else 0))
-    elif destination is None and last:
-        wanted[0] = (output.root, last.output + last.version)
+    wanted = [(output.root, last.output if last else 0)]
+    if destination is None or not is_uri(destination):
+        wanted.append((Path(output.serving_place(destination)), last.version if last else 0))
     wanted.append((Path(tempfile.gettempdir()), 0))
-    disks: set[int] = set()
+    disks: dict[int, tuple[Path, int]] = {}
     for path, left in wanted:
-        there = next(each for each in (path, *path.parents) if each.exists())
-        # One that was asked is the output's, which needs most.
-        if (disk := there.stat().st_dev) in disks:
-            continue
-        disks.add(disk)
-        found = os.statvfs(there)
+        number = _existing(path).stat().st_dev
+        first, before = disks.get(number, (path, 0))
+        disks[number] = (first, before + left)
+    for path, left in disks.values():
+        found = os.statvfs(_existing(path))
         free, needs = found.f_bavail * found.f_frsize, max(least, left * MARGIN)
         if free < needs:
             return (
-                f"{size(free)} are free where {path} is, and a run may need {size(needs)}: free some space, remove "
-                f"more by schedule.retention, or set schedule.min_free_gib lower ({config.schedule.min_free_gib:g})."
+                f"{size(free)} are free where {path} is, and a run may need {size(needs)}: free some space, let "
+                "schedule.retention keep less, or set schedule.min_free_gib lower "
+                f"({config.schedule.min_free_gib:g})."
             )
     return None
+
+
+def _existing(path: Path) -> Path:
+    """It, or the folder above that there is."""
+    return next(each for each in (path, *path.parents) if each.exists())
 
 
 def tidy(config: Config, output: Output) -> str:

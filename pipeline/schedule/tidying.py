@@ -11,12 +11,11 @@ import threading
 from pathlib import Path
 
 from components.errors import GraftError, OutputBusy
-from pipeline.schedule.attempt import end_with_the_supervisor
 
 
 def main() -> None:
     """Applies the retention once."""
-    threading.Thread(target=end_with_the_supervisor, daemon=True).start()
+    threading.Thread(target=_end_with_the_supervisor, daemon=True).start()
     # What libraries print is not the sentence.
     said = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -40,6 +39,13 @@ def _tidied(folder: Path, configuration: str) -> tuple[str, int]:
     except Exception as error:
         lines = str(error).splitlines() or [""]
         return f"Housekeeping failed with {type(error).__name__}: {lines[0]}", 1
+
+
+def _end_with_the_supervisor() -> None:
+    """Nothing is written to the standard input; it ends when the supervisor does, however that happens."""
+    os.read(0, 1)
+    # At any moment: what is half done, the next housekeeping goes on with.
+    os._exit(1)
 
 
 if __name__ == "__main__":

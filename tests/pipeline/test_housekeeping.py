@@ -117,9 +117,8 @@ def test_room_is_what_is_configured_or_what_the_last_run_needed_and_a_fifth_more
 def test_room_is_looked_for_on_every_disk_that_a_run_writes_to(made, small_disk, monkeypatch):
     least = config(10 * MIB / 2**30)
     assert room_for_a_run(least, made.output) is None
-    there = config(10 * MIB / 2**30, push__destination=str(small_disk / "serving"))
-    assert f"are free where {small_disk / 'serving'} is, and a run may need 10.5 MB" in room_for_a_run(
-        there, made.output
-    )
+    serving = small_disk / "serving"
+    there = config(10 * MIB / 2**30, push__destination=str(serving))
+    assert f"are free where {serving} is, and a run may need 10.5 MB" in room_for_a_run(there, made.output)
     monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
     assert f"are free where {small_disk} is" in room_for_a_run(least, made.output)

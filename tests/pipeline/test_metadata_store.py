@@ -19,6 +19,7 @@ from pipeline import cli, lineage, metadata_store
 from pipeline import config as configuration
 from pipeline.failure import Scene, explain
 from pipeline.output import Output
+from pipeline.retention import clean, recorded
 from tests.conftest import ROOT
 from tests.e2e.graft import TINY, Graft, write_shapes
 from tests.pipeline.mariadb import MariaDB, free_port, started
@@ -291,6 +292,25 @@ def test_name_that_is_too_long_with_the_folders_is_cut():
     assert store.pipeline_name("x" * 63) == f"{'x' * 46}@0123456789abcdef"
     assert store.pipeline_name("signs") == "signs@0123456789abcdef"
     assert metadata_store.Store(Path("metadata.db")).pipeline_name("signs") == "signs"
+
+
+def test_s5_housekeeping_of_one_folder_leaves_what_another_has_on_the_server(url, tmp_path):
+    outputs = [folder_in(tmp_path, name) for name in ("first", "second")]
+    for output in outputs:
+        recorder = recorder_of(url, output)
+        for run_id in (FIRST, SECOND, "20260103-000000"):
+            recorder.run(run_id)
+            (output.runs / run_id).mkdir()
+            (output.runs / run_id / "log.txt").touch()
+    removed = clean.apply(configuration.load(None, ["schedule.retention.runs=1"]), outputs[0])["removed"]
+    assert [item["kind"] for item in removed].count("artifact") == 14
+    assert all(item["path"].startswith(str(outputs[0].root)) for item in removed)
+    live = []
+    for output in outputs:
+        with recorded.of(output) as known:
+            live.append(sum(not each.deleted for each in known.artifacts.values()))
+            assert set(known.uses) == {FIRST, SECOND, "20260103-000000"}
+    assert live == [7, 21] and len(list(outputs[1].artifacts.glob("*/*/*"))) == 21
 
 
 # ---- one folder, one place for its history --------------------------------------------------------------------------

@@ -218,7 +218,7 @@ def test_what_a_person_put_there_or_changed_stays_and_is_told_of(made, tmp_path)
         (folder / "file").write_text("mine")
     changed = next(path for path in made.folders_of(run_id(0)) if "/catalog/" in path)
     with open(f"{changed}/images.jsonl", "a") as file:
-        os.utime(file.fileno(), (time.time() + 60,) * 2)
+        os.utime(file.fileno(), (time.time() + 600,) * 2)
     outside = tmp_path / "outside"
     shutil.move(made.output.artifacts / "Trainer" / "model" / "3", outside)
     (made.output.artifacts / "Trainer" / "model" / "3").symlink_to(outside)
