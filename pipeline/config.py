@@ -441,7 +441,14 @@ class Config(Section):
         """How ingestion divides the images, and what it refuses."""
         data = self.data
         shares = (data.split.train, data.split.eval, data.split.test)
-        return SplitRules(shares, data.split.salt, data.max_bad_fraction, data.min_images_per_class, data.split.group)
+        return SplitRules(
+            shares,
+            data.split.salt,
+            data.max_bad_fraction,
+            data.min_images_per_class,
+            data.split.group,
+            rolling=data.spans > 1,
+        )
 
     @property
     def image_size(self) -> int:
