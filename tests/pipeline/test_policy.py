@@ -15,9 +15,10 @@ from components.publishing import publish
 from components.sources import Sources
 from pipeline import config as configuration
 from pipeline.inputs import Inputs, Started, read_started
-from pipeline.local import MARK_FILE, _inputs, _looked_at, _mark, _situation
+from pipeline.local import MARK_FILE, _inputs, _looked_at, _mark, _Run, _situation
 from pipeline.output import write_json
 from pipeline.rollback import rollback
+from pipeline.schedule.attempt import _of_summary
 from pipeline.schedule.places import Places
 from pipeline.schedule.policy import DAY, Decision, Last, Situation, decide, of_drift
 from tests.conftest import ROOT
@@ -334,3 +335,59 @@ def test_s2_decision_needs_neither_tfx_nor_tensorflow():
     script = "import sys, pipeline.local; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", f"import json; {script}"], cwd=ROOT, capture_output=True, text=True)
     assert not {"tfx", "tensorflow", "ml_metadata", "apache_beam", "keras"} & set(json.loads(done.stdout))
+
+
+# ---- what the run that trains does ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def begun(life):
+    """A run that notes why it began."""
+
+    def begin(decision: Decision) -> tuple[str, Started, str | None]:
+        folder = life.output.runs / f"2026010{len(list(life.output.runs.glob('2*'))) + 1}-000000"
+        folder.mkdir()
+        digest = Digest(life.digest, frozenset())
+        run = _Run(life.config, Sources(["/images"]), digest, life.output, folder, NOW)
+        run.decision, run.started = decision, Started(life.inputs)
+        run._note_started()
+        return folder.name, read_started(folder), run.notes.reason
+
+    return begin
+
+
+def test_training_afresh_is_named_after_the_run_that_began_it_and_keeps_the_name_when_it_goes_on(begun):
+    first, started, reason = begun(Decision(True, "model in service is 31 days old", afresh=True))
+    assert (started.afresh, reason) == (first, "model in service is 31 days old")
+    why = f"run {first} did not finish ({reason})"
+    second, again, reason = begun(Decision(True, why, resumes=started))
+    assert second != first and (again.afresh, reason) == (first, why)
+    # However often it is killed, it says what it was begun for.
+    assert again.reason == "model in service is 31 days old"
+    assert begun(Decision(True, "new data: 1 file more"))[1].afresh is None
+
+
+def test_statistics_that_show_drift_make_it_a_run_and_others_leave_nothing(life, tmp_path):
+    life.finished("20260101-000000", "published")
+    life.digest = "d2"
+    folder = life.output.new_run()
+    run = _Run(life.config, Sources(["/images"]), Digest("d2", frozenset()), life.output, folder, NOW)
+    run.decision, run.started = life.decide(train_on=["drift"]), Started(life.inputs)
+    row = {"feature": "image/width", "value": 0.1, "threshold": 0.15, "measure": ""}
+    write_json(tmp_path / "drift.json", [row])
+    run._decide(tmp_path)
+    assert run.decision.train is False and read_started(folder) is None
+    run._forget()
+    assert not folder.exists()
+    assert life.decide(train_on=["drift"]) == Decision(False, "no drift (new data: other contents)")
+    folder.mkdir()
+    run.decision = Decision(None, "new data: other contents")
+    write_json(tmp_path / "drift.json", [row | {"value": 0.2}])
+    run._decide(tmp_path)
+    assert run.decision.train and read_started(folder).reason == "drift in image/width, 0.20 over 0.15"
+
+
+def test_answer_of_an_attempt_says_why_and_in_what_the_images_differ():
+    summary = {"status": "published", "exit_code": 0, "run_id": "r", "reason": "span 14", "drift": ["image/width"]}
+    said = _of_summary(summary | {"model": {"path": "/serving/7"}})
+    assert (said.why, said.drift, said.version) == ("span 14", ("image/width",), "7")

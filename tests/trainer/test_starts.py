@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.trainer.small_training import (
     CLASS_NAMES,
@@ -63,8 +64,12 @@ def test_better_start_by_the_eval_split_is_chosen_and_both_are_told(version, tmp
 
 def test_no_worse_training_from_the_backbone_is_preferred(version, tmp_path, monkeypatch):
     monkeypatch.setattr(starts, "no_worse", lambda one, other: len(one[0]) == len(other[0]) == 24)
-    _, result, _ = begun({}, None, tmp_path, version)
+    chosen, result, _ = begun({}, None, tmp_path, version)
     assert result["start_from"] is None and result["starts"][0]["chosen"]
+    # The one that came first is exported after the other was trained.
+    split = split_of(24, 1)
+    answers = chosen.classifier()(split.normalised(tf.constant(split.images)), training=False).numpy()
+    assert (answers.argmax(1) == split.labels).mean() == pytest.approx(chosen.score[1])
     _, of_it = train({}, None, tmp_path)
     assert result["fine_tune"]["eval_loss"] == of_it["fine_tune"]["eval_loss"], "as if it had been trained alone"
 
