@@ -64,7 +64,7 @@ def graft(images: Path, seed: int, output: Path, arguments: argparse.Namespace) 
     summary = json.loads((output / "runs/latest/summary.json").read_text())
     if summary["status"] == "failed":
         raise SystemExit(summary["error"])
-    phases = [phase for phase in summary["training"].values() if phase]
+    phases = [summary["training"][name] for name in ("frozen", "fine_tune") if summary["training"][name]]
     curve = called([sys.executable, __file__, "--curve", str(output), *(f"--set={text}" for text in options[1::2])])
     return {
         "accuracy": summary["metrics"]["test"]["accuracy"],

@@ -180,12 +180,14 @@ class Digest(NamedTuple):
       unreadable: paths of files that could not be read for it, which is part of what it stands for.
       files: how many there are.
       size: bytes of all of them.
+      classes: names, sorted.
     """
 
     value: str
     unreadable: frozenset[str]
     files: int = 0
     size: int = 0
+    classes: tuple[str, ...] = ()
 
 
 def images_digest(given: str) -> str:
@@ -237,7 +239,7 @@ def content_digest(
         advance()
         return value
 
-    files = list(files)
+    files, classes = list(files), sorted(classes)
     values = []
     with parallel.pool(8) as pool:
         for file in files:
@@ -256,7 +258,8 @@ def content_digest(
         }
         write_whole(memory, json.dumps({"files": fresh}))
     unreadable = {file.path for file, value in zip(files, values, strict=True) if value.startswith("unreadable")}
-    return Digest(digest, frozenset(unreadable), len(files), sum(file.size for file in files))
+    size = sum(file.size for file in files)
+    return Digest(digest, frozenset(unreadable), len(files), size, tuple(classes))
 
 
 def records_digest(records: Iterable[dict[str, Any]], listing: Listing) -> str:

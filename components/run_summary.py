@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from components import concerns, conversion, data_report, features, model_card, serving_check, training_concerns
-from components.data_findings import ANOMALIES_FILE
+from components.data_findings import ANOMALIES_FILE, DRIFT_FILE
 from components.files import read_json
 from components.steps import Notes
 
@@ -130,6 +130,7 @@ def collect(
         "run_id": notes.run_id,
         "started": None if notes.began is None else timestamp(notes.began),
         "seconds": None if notes.began is None else round(time.time() - notes.began, 1),
+        "reason": notes.reason,
         # On a cluster nobody looked at the images, or chose spans of them, before ingestion did.
         "images": data.pop("places", None) or about.images,
         "data": data | {"digest": about.digest or data.get("digest")},
@@ -139,7 +140,9 @@ def collect(
             "parameters": training.get("parameters"),
             "path": left.published,
         },
-        "training": {name: model_card.without_curves(training.get(name)) for name in ("frozen", "fine_tune")},
+        "drift": drifted(read_json(left.data_gate, DRIFT_FILE, [])),
+        "training": {name: model_card.without_curves(training.get(name)) for name in ("frozen", "fine_tune")}
+        | {"starts": training.get("starts")},
         "metrics": {"test": decision.get("metrics")},
         "gate": {
             "blessed": decision.get("blessed", False) and served.get("problem") is None,
@@ -163,6 +166,11 @@ def collect(
         "advice": advice,
         "may_pass": may_pass if error is not None else None,
     }
+
+
+def drifted(distances: list[dict[str, Any]]) -> list[str]:
+    """Names of the features whose distance from the images of the model in service is over the threshold."""
+    return [row["feature"] for row in distances if row["value"] > row["threshold"]]
 
 
 def warned_of(left: Produced, about: About) -> list[str]:

@@ -13,6 +13,8 @@ from components.errors import DataRefused, printable
 from components.features import SPLITS
 
 SMALLEST_CLASS = 3  # one image for each of train, eval and test
+# With the default shares, a class of so many images lacks one of every split once in a billion times.
+SURE_CLASS = 200
 
 LABEL_CONFLICT = "label conflict"
 # Begins the key of a group: no content hash holds a colon, so a group named like one is still another key.
@@ -31,6 +33,7 @@ class SplitRules:
       max_bad_fraction: of all candidates, and of each class, that may be quarantined.
       min_images_per_class: usable, distinct images; at least 3.
       group: the expression that names groups; it changes what is remembered, not where a group falls.
+      rolling: whether the images are a window that moves on, so that a class may lose its last test image to time.
     """
 
     shares: tuple[float, float, float] = (0.8, 0.1, 0.1)
@@ -38,6 +41,7 @@ class SplitRules:
     max_bad_fraction: float = 0.1
     min_images_per_class: int = SMALLEST_CLASS
     group: str | None = None
+    rolling: bool = False
 
     @property
     def shuffle(self) -> str:
@@ -129,7 +133,9 @@ def build_catalog(
     catalog.kept = [
         dict(record, split=placement.split(record), settled=placement.settled(record)) for record in catalog.kept
     ]
-    _fill_small_classes(catalog.kept, rules.salt, catalog.remembered, tied)
+    _fill_small_classes(catalog.kept, rules, catalog.remembered, tied)
+    if rules.rolling:
+        _remember_small_classes(catalog.kept, catalog.remembered)
     catalog.leaks = _leaks(catalog.kept)
     return catalog
 
@@ -297,7 +303,7 @@ class _Placement:
         return "eval" if where < test + evaluation else "train"
 
 
-def _fill_small_classes(placed: list[dict], salt: str, remembered: dict[str, str], tied: set[str]) -> None:
+def _fill_small_classes(placed: list[dict], rules: SplitRules, remembered: dict[str, str], tied: set[str]) -> None:
     """Gives each class an image of every split: where the hash left none, the lowest-hash train image moves.
 
     An image of a group takes the whole group along, in every class. The choice depends on which images there are, so it
@@ -305,7 +311,8 @@ def _fill_small_classes(placed: list[dict], salt: str, remembered: dict[str, str
 
     Args:
       placed: records with `split` decided, changed in place.
-      salt: of the hash.
+      rules: salt, and whether the images are a rolling window: then one that no earlier run has placed moves, as a
+        model in service may have been trained on the others.
       remembered: see `Catalog`; new choices and classes are added.
       tied: groups that hold copies of one image. They stay: one of them in a later split would be the one that keeps
         the image at the next run, and the image would move.
@@ -344,16 +351,31 @@ def _fill_small_classes(placed: list[dict], salt: str, remembered: dict[str, str
         own[key] = Counter((row["class_name"], target) for row in units[key])
         totals.update(own[key])
 
+    seen = set(remembered) if rules.rolling else set()
+
+    def rank(key: str, target: str) -> tuple[bool, bool]:
+        """Which moves first. Of those that were placed before, an eval image was not trained on, at least."""
+        is_train = units[key][0]["split"] == "train"
+        return key in seen, is_train if key in seen and target == "test" else not is_train
+
     for name in units_of:
-        keys = sorted(units_of[name], key=lambda key: (position(key, salt), key))
+        keys = sorted(units_of[name], key=lambda key: (position(key, rules.salt), key))
         for split in missing(name):
-            sources = sorted(filter(can_move, keys), key=lambda key: units[key][0]["split"] != "train")
+            sources = sorted(filter(can_move, keys), key=lambda key, split=split: rank(key, split))
             if not sources:
                 raise DataRefused(_cannot_fill(name, split, keys))
             move(sources[0], split)
             remembered[sources[0]] = split
     if any(key.startswith(GROUP_KEY) for key in units):
         remembered.update({CLASS_KEY + name: "" for name in units_of})
+
+
+def _remember_small_classes(placed: list[dict], remembered: dict[str, str]) -> None:
+    """Remembers where every image of a class is that may have to be filled in a later window."""
+    counts = Counter(record["class_name"] for record in placed)
+    for record in placed:
+        if counts[record["class_name"]] < SURE_CLASS and not record["settled"]:
+            remembered.setdefault(split_key(record), record["split"])
 
 
 def _cannot_fill(name: str, split: str, keys: list[str]) -> str:

@@ -45,6 +45,7 @@ class Notes:
       timings: seconds of each component that ended.
       cached: components whose result came from the cache.
       warnings: sentences that the person saw.
+      reason: why a schedule had it train; None where a person asked for it.
     """
 
     run_id: str
@@ -53,6 +54,7 @@ class Notes:
     timings: dict[str, float] = field(default_factory=dict)
     cached: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    reason: str | None = None
 
     def write(self, folder: Path) -> None:
         """Into the run's folder, whole or not at all."""

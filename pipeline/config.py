@@ -149,8 +149,9 @@ class TrainingConfig(Section):
     batch_size: Annotated[int, Field(gt=0)] = 32
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     # backbone: a new head on the backbone's weights; in_service: the model in service, where there is one: same classes
-    # are fine-tuned only, otherwise the head's rows are carried over by class name and both phases run
-    start_from: Literal["backbone", "in_service"] = "backbone"
+    # are fine-tuned only, otherwise the head's rows are carried over by class name and both phases run; both: from each
+    # of them, and the eval split chooses
+    start_from: Literal["backbone", "in_service", "both"] = "backbone"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of each label that is spread over all classes
     # every class counts the same, however small: weights in the loss, or sampling as often as the others
     balance: Literal["none", "weights", "sampling"] = "none"
@@ -166,8 +167,10 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _trains(self):
-        if self.start_from == "in_service" and not self.fine_tune.epochs:
-            raise ValueError("start_from: in_service needs fine_tune.epochs above 0: there is nothing else to train")
+        if self.start_from != "backbone" and not self.fine_tune.epochs:
+            raise ValueError(
+                f"start_from: {self.start_from} needs fine_tune.epochs above 0: there is nothing else to train"
+            )
         return self
 
 
@@ -449,7 +452,14 @@ class Config(Section):
         """How ingestion divides the images, and what it refuses."""
         data = self.data
         shares = (data.split.train, data.split.eval, data.split.test)
-        return SplitRules(shares, data.split.salt, data.max_bad_fraction, data.min_images_per_class, data.split.group)
+        return SplitRules(
+            shares,
+            data.split.salt,
+            data.max_bad_fraction,
+            data.min_images_per_class,
+            data.split.group,
+            rolling=data.spans > 1,
+        )
 
     @property
     def image_size(self) -> int:

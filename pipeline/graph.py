@@ -50,6 +50,7 @@ def create_pipeline(
     cache: str | None,
     notes: str = "",
     name: str | None = None,
+    afresh: str | None = None,
     **options,
 ) -> Pipeline:
     """Builds the graph.
@@ -66,6 +67,7 @@ def create_pipeline(
         the steps run on machines that share no folder.
       notes: the run's folder, where the runner keeps the times of the steps; empty where it does not.
       name: of the pipeline in ML Metadata; None for that of the configuration.
+      afresh: what training is told apart by from earlier ones of the same inputs; None where those may stand for it.
       **options: for `Pipeline`: cache, Beam arguments.
     """
     about = About(images, images_digest(digest), code_digest(), config.resolved)
@@ -109,7 +111,7 @@ def create_pipeline(
         schema=example_gen.outputs["schema"],
         train_args=trainer_pb2.TrainArgs(splits=["train"]),
         eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
-        custom_config=training_settings(config, in_service(config, serving, cache), cache, serving),
+        custom_config=training_settings(config, in_service(config, serving, cache), cache, serving, afresh),
     )
     # The test split decides, against the model in service.
     evaluator = GatedEvaluator(
@@ -213,7 +215,7 @@ def in_service(config: Config, serving: str, cache: str | None) -> Path | None:
 
     None also where the Trainer runs elsewhere: it looks itself, as another version may be in service by then.
     """
-    if config.training.start_from != "in_service" or cache is None:
+    if config.training.start_from == "backbone" or cache is None:
         return None
     return newest(local_copy(serving, Path(cache, IN_SERVICE_FOLDER)))
 
@@ -228,7 +230,9 @@ def format_settings(config: Config) -> dict:
     }
 
 
-def training_settings(config: Config, in_service: Path | None, cache: str | None, serving: str | None = None) -> dict:
+def training_settings(
+    config: Config, in_service: Path | None, cache: str | None, serving: str | None = None, afresh: str | None = None
+) -> dict:
     """What `trainer.run.run_fn` takes.
 
     Args:
@@ -236,8 +240,9 @@ def training_settings(config: Config, in_service: Path | None, cache: str | None
       in_service: folder of the version to begin with, or None.
       cache: as for `create_pipeline`.
       serving: as for `create_pipeline`.
+      afresh: as for `create_pipeline`.
     """
-    looks_itself = config.training.start_from == "in_service" and cache is None
+    looks_itself = config.training.start_from != "backbone" and cache is None
     return {
         "model": config.model.model_dump(mode="json"),
         "training": config.training.model_dump(mode="json"),
@@ -247,4 +252,4 @@ def training_settings(config: Config, in_service: Path | None, cache: str | None
         "cache": cache,
         "weights_digest": weights_digest(config.model.weights),
         "code": source_digest("trainer.run"),
-    }
+    } | ({"afresh": afresh} if afresh else {})

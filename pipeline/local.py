@@ -1,6 +1,7 @@
 """One run on this machine: the cheap checks, the `unchanged` short cut, then the graph under TFX's local launcher."""
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -12,28 +13,33 @@ from pathlib import Path
 from typing import Any
 
 from components import data_report, progress, run_summary
-from components.comparison import KEPT_SCHEMA_FILE
+from components.comparison import KEPT_SCHEMA_FILE, STATISTICS_FOLDER, statistics_of
 from components.conversion import package_versions, require_packages
+from components.data_findings import DRIFT_FILE
 from components.errors import GraftError, UsageError
 from components.features import TENSORBOARD_FOLDER, TRAINING_FILE
-from components.files import read_json_lines, write_json_lines, write_whole
+from components.files import read_json, read_json_lines, write_json_lines, write_whole
 from components.image_files import Digest, content_digest
 from components.inspection import IO_ERROR
-from components.publishing import stands_for
+from components.publishing import original, read_card, stands_for
 from components.remembered import SPLITS_FILE
 from components.serving_places import open_serving
 from components.source import ROOT, code_digest, source_digest
 from components.sources import Sources, list_images, resolve, spans_text
 from components.steps import LOG_FILE, STEPS, SUMMARY_FILE, Notes
-from components.storage import is_uri
+from components.storage import exists, is_uri
 from pipeline import failure as failures
 from pipeline import metadata_store, run_report
 from pipeline import summary as summaries
-from pipeline.config import Config
+from pipeline.config import Config, ScheduleConfig
 from pipeline.console import Detail, Steps, telling
 from pipeline.in_service import at as in_service_at
+from pipeline.inputs import Inputs, Started, read_started
 from pipeline.output import Output, read_summary, write_json
 from pipeline.runners import local_arguments, notice_dead_workers
+from pipeline.schedule import policy as policies
+from pipeline.schedule.places import Places
+from pipeline.schedule.policy import Decision, Last, Situation
 from trainer import backbones
 
 MARK_FILE = "fingerprint"
@@ -41,7 +47,13 @@ READ_AGAIN_FILE = "read_again"
 MEMORY_FILE = "memory.json"
 
 
-def run(config: Config, images: list[str], output_folder: Path, detail: Detail = Detail.NORMAL) -> dict[str, Any]:
+def run(
+    config: Config,
+    images: list[str],
+    output_folder: Path,
+    detail: Detail = Detail.NORMAL,
+    policy: ScheduleConfig | None = None,
+) -> dict[str, Any]:
     """Runs the pipeline and prints what happens.
 
     Args:
@@ -49,9 +61,12 @@ def run(config: Config, images: list[str], output_folder: Path, detail: Detail =
       images: folders, manifests and span patterns, as `--images` takes them.
       output_folder: where everything goes.
       detail: how much is printed.
+      policy: decides whether there is something to train for (`graft schedule`), and `runs/ticks.jsonl` is left to the
+        caller; without one, whatever is new since the last finished run is.
 
     Returns:
-      The summary (docs/summary.md names its fields); `exit_code` in it is what the command ends with.
+      The summary (docs/summary.md names its fields); `exit_code` in it is what the command ends with. Where nothing was
+      trained, that of the run that stands for it, with the `status` and `reason` of this one.
 
     Raises:
       GraftError: nothing was started, for a reason that the person can mend.
@@ -62,11 +77,20 @@ def run(config: Config, images: list[str], output_folder: Path, detail: Detail =
     with _opened(config, images, output_folder, detail) as (output, sources, digest, steps):
         if config.push.destination is not None:
             open_serving(output.serving_place(config.push.destination)).prepare()
-        fingerprint = _fingerprint(config, sources, digest.value)
-        if earlier := _same_run(output, fingerprint, config.push.destination):
-            in_service = in_service_line(output.serving_place(config.push.destination))
-            return _unchanged(output, earlier, in_service, steps, began)
-        return _Run(config, sources, digest, output, output.new_run(), began).execute(fingerprint, detail)
+        inputs = _inputs(config, sources, digest)
+        if policy is not None:
+            decision = policies.decide(policy, _situation(config, output, inputs, policy))
+        else:
+            same = _same_run(output, inputs.fingerprint, config.push.destination)
+            decision = Decision(same is None, "")
+        summary = None
+        if decision.train is not False:
+            started = _Run(config, sources, digest, output, output.new_run(), began)
+            summary = started.execute(inputs, detail, decision, scheduled=policy is not None)
+            decision = started.decision
+        if summary is None:
+            summary = _unchanged(config, output, decision, steps, began, tick=policy is None)
+        return summary | {"drift": list(dict.fromkeys([*summary["drift"], *decision.drift]))}
 
 
 @contextlib.contextmanager
@@ -149,21 +173,21 @@ def _not_the_failed_one(output: Output, digest: Digest) -> Digest:
     return digest._replace(value=hashlib.sha256(f"{digest.value} {met.read_text()}".encode()).hexdigest())
 
 
-def _fingerprint(config: Config, sources: Sources, digest: str) -> str:
+def _inputs(config: Config, sources: Sources, digest: Digest) -> Inputs:
     """Everything that a run's outcome depends on."""
-    # The last is reached by import path, which no import statement shows.
-    code = source_digest("pipeline.local", "pipeline.graph", "trainer.run")
-    parts = [
+    return Inputs(
+        places=sources.places,
+        digest=digest.value,
         # Where and when it is computed, and what for clusters, changes no outcome.
-        config.model_dump_json(exclude={"runner", "schedule"}),
-        json.dumps(sources.places),
-        digest,
-        code,
-        backbones.weights_digest(config.model.weights),
-        *package_versions(config.push.formats),
-        _file_digest(ROOT / "requirements.lock"),
-    ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        configuration=config.model_dump(mode="json", exclude={"runner", "schedule"}),
+        # The last is reached by import path, which no import statement shows.
+        code=source_digest("pipeline.local", "pipeline.graph", "trainer.run"),
+        weights=backbones.weights_digest(config.model.weights),
+        packages=[*package_versions(config.push.formats), _file_digest(ROOT / "requirements.lock")],
+        files=digest.files,
+        classes=list(digest.classes),
+        spans=sources.spans,
+    )
 
 
 def _mark(output: Output, fingerprint: str, destination: str | None = None, published: bool = True) -> str:
@@ -227,24 +251,89 @@ def _same_run(output: Output, fingerprint: str, destination: str | None) -> dict
     return summary if left.is_file() and left.read_text() == mark else None
 
 
+def _situation(config: Config, output: Output, inputs: Inputs, policy: ScheduleConfig) -> Situation:
+    """What is known for the decision whether to train, without reading an image or importing TFX."""
+    serving = output.serving_place(config.push.destination)
+    there = in_service_at(serving)
+    at = Situation(
+        today=inputs,
+        now=time.time(),
+        last=_last(output, inputs.fingerprint, config.push.destination),
+        in_service=there.original if there else None,
+    )
+    newest = next(iter(output.all_runs()), None)
+    # That it is the last finished one, the mark says.
+    if newest is not None and (at.last is None or newest.name != at.last.run_id) and (noted := read_started(newest)):
+        at = dataclasses.replace(at, unfinished=(newest.name, noted))
+    if there is None or "drift" not in policy.train_on:
+        return at
+    place = open_serving(serving)
+    statistics = statistics_of(serving, str(output.schema / STATISTICS_FOLDER))
+    return dataclasses.replace(
+        at,
+        classes=read_card(place, original(place, there.version))["classes"],
+        images_known=statistics is not None and exists(statistics),
+        no_drift=_read_looked(output) == _looked_at(inputs, there.original),
+    )
+
+
+def _last(output: Output, fingerprint: str, destination: str | None) -> Last | None:
+    """The last finished run, and what is still as it was then."""
+    folder = output.last_finished()
+    if folder is None:
+        return None
+    summary, noted = read_summary(folder), folder / MARK_FILE
+    if not noted.is_file():
+        return Last(folder.name, noted=False)
+    now = _mark(output, fingerprint, destination, summary["status"] == "published").split("\n")
+    then = noted.read_text().split("\n")
+    started = read_started(folder)
+    return Last(
+        folder.name,
+        same_inputs=now[0] == then[0],
+        same_service=now[1:2] == then[1:2],
+        same_schema=now[2:] == then[2:],
+        inputs=started.inputs if started else None,
+    )
+
+
+def _looked_at(inputs: Inputs, in_service: int) -> dict[str, Any]:
+    """What the finding that there is no drift holds for."""
+    return {"inputs": inputs.fingerprint, "version": in_service}
+
+
+def _read_looked(output: Output) -> dict[str, Any] | None:
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads(Places(output).looked.read_text())
+    return None
+
+
 def in_service_line(serving: str) -> str:
     """What is in service, and that it is there by a rollback, if it is."""
     there = in_service_at(serving)
     return there.sentence if there else "Nothing is in service."
 
 
-def _unchanged(output: Output, earlier: dict[str, Any], in_service: str, steps: Steps, began: float) -> dict[str, Any]:
+def _unchanged(
+    config: Config, output: Output, decision: Decision, steps: Steps, began: float, tick: bool
+) -> dict[str, Any]:
+    """Says that the last finished run stands, and adds a line to `runs/ticks.jsonl` where nobody else does."""
+    earlier = read_summary(output.last_finished())
     published = earlier["status"] == "published"
     status, code = ("unchanged", 0) if published else ("refused", 4)
-    output.record_tick({"time": run_summary.timestamp(began), "status": status, "run_id": earlier["run_id"]})
+    if tick:
+        output.record_tick({"time": run_summary.timestamp(began), "status": status, "run_id": earlier["run_id"]})
     steps.say()
     if published:
-        steps.say(f"unchanged: images, configuration and code are those of run {earlier['run_id']}.")
-        steps.say(in_service)
+        same = "images, configuration and code are those of run"
+        steps.say(f"unchanged: {f'{decision.why} since run' if decision.why else same} {earlier['run_id']}.")
+        steps.say(in_service_line(output.serving_place(config.push.destination)))
     else:
-        steps.say(f"refused: nothing changed since run {earlier['run_id']}, which the gate refused:")
+        what = decision.why or "nothing changed"
+        steps.say(f"refused: {what} since run {earlier['run_id']}, which the gate refused:")
         summaries.print_refusal(earlier, steps)
-    return earlier | {"status": status, "exit_code": code, "seconds": round(time.time() - began, 1)}
+    ended = {"status": status, "exit_code": code, "seconds": round(time.time() - began, 1)}
+    return earlier | ended | {"reason": decision.why or None, "drift": []}
 
 
 class _Run:
@@ -256,9 +345,27 @@ class _Run:
         self.log = folder / LOG_FILE
         self.notes = Notes(folder.name, began)
         self.artifacts: dict[str, dict[str, Any]] = {}
+        self.decision, self.started = Decision(True, ""), None
 
-    def execute(self, fingerprint: str, detail: Detail) -> dict[str, Any]:
-        """Runs every step; whatever happens, a summary is written and `runs/latest` points here."""
+    def execute(
+        self, inputs: Inputs, detail: Detail, decision: Decision, scheduled: bool = False
+    ) -> dict[str, Any] | None:
+        """Runs every step; whatever happens, a summary is written and `runs/latest` points here.
+
+        Args:
+          inputs: what it reads.
+          detail: how much is printed.
+          decision: whether it trains; where that is open, the statistics decide.
+          scheduled: whether a policy decided.
+
+        Returns:
+          The summary; None, and nothing is left of it, where there was no drift to train for.
+        """
+        self.decision, self.started = decision, Started(inputs)
+        if scheduled and decision.train:
+            self._note_started()
+        elif not scheduled:
+            self._write_started()
         error: BaseException | None = None
         failure: failures.Failure | None = None
         with telling(self.log, detail, self.notes.warnings.append) as steps:
@@ -268,6 +375,9 @@ class _Run:
             except BaseException as caught:
                 self.keep_error(caught)
                 error, failure = caught, self.explain(caught)
+            if error is None and self.decision.train is False:
+                self._forget()
+                return None
             summary = self._summary(error, failure)
             warned = len(self.notes.warnings)
             # What could not be written because the disk is full or the folder gone, the person has been told of.
@@ -275,7 +385,7 @@ class _Run:
                 write_json(self.folder / SUMMARY_FILE, summary)
                 self.output.point_latest(self.folder)
             if error is None:
-                self._note_finished(summary, fingerprint)
+                self._note_finished(summary, inputs.fingerprint)
             self._report(summary, warned)
             if failure:
                 summaries.print_failure(failure, self, steps)
@@ -290,9 +400,43 @@ class _Run:
         if failure is None:
             return run_summary.collect(left, self.about, self.notes)
         code = getattr(error, "exit_code", 1)
-        return run_summary.collect(
+        summary = run_summary.collect(
             left, self.about, self.notes, failure.sentence, code, failure.advice, failure.may_pass
         )
+        # Where the data gate stopped the run, it left no artifact.
+        found = read_json(self.folder, DRIFT_FILE, [])
+        return summary | {"drift": run_summary.drifted(found) or summary["drift"]}
+
+    def _note_started(self) -> None:
+        """Notes why it trains, and that it began to: the next tick goes on with it, should it be killed."""
+        self.notes.reason = self.decision.why
+        before, afresh = self.decision.resumes, self.folder.name if self.decision.afresh else None
+        if before:
+            self.started = dataclasses.replace(before, reason=before.reason or self.decision.why)
+        else:
+            self.started = Started(self.started.inputs, self.decision.why, afresh)
+        self._write_started()
+
+    def _write_started(self) -> None:
+        # What a full disk has no room for stops the run where the person is told of it.
+        with contextlib.suppress(OSError):
+            self.started.write(self.folder)
+
+    def _decide(self, result: Path) -> None:
+        """After the data gate: whether what was left open is to be trained for."""
+        if self.decision.train is None:
+            self.decision = policies.of_drift(read_json(result, DRIFT_FILE, []), self.decision)
+            if self.decision.train:
+                self._note_started()
+
+    def _forget(self) -> None:
+        """Remembers that these images have not drifted, and leaves nothing else of having looked."""
+        there = in_service_at(self.output.serving_place(self.config.push.destination))
+        looked = Places(self.output).looked
+        with contextlib.suppress(OSError):
+            looked.parent.mkdir(exist_ok=True)
+            write_json(looked, _looked_at(self.started.inputs, there.original if there else 0))
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def explain(self, error: BaseException) -> failures.Failure:
         """What to tell the person of an error that ended this run."""
@@ -384,6 +528,7 @@ class _Run:
             name=store.pipeline_name(self.config.name),
             enable_cache=True,
             beam_pipeline_args=local_arguments(self.config),
+            afresh=self.started.afresh if self.started else None,
         )
         compiled = compiler.Compiler().compile(pipeline)
         run_name = f"{self.folder.name}{store.suffix}"
@@ -404,7 +549,9 @@ class _Run:
                 if node_id == "Trainer":
                     self._keep_curves(Path(outputs["model_run"].uri))
                 result["note"] = "from the cache" if cached else summaries.note(node_id, outputs)
-            if node_id == last:
+            if node_id == "DataGate":
+                self._decide(Path(outputs["result"].uri))
+            if node_id == last or self.decision.train is False:
                 return
 
     def _warn_of_full_disk(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from components import training_starts
 from components.gate_wording import failed_names, floor_out_of_reach, metric_name
 from components.sentences import some
 from components.steps import LOG_FILE, REPORT_FILE, STEPS
@@ -77,6 +78,8 @@ def _before(summary: dict[str, Any], gate: dict[str, Any]) -> list[str]:
 def _what(summary: dict[str, Any]) -> list[str]:
     """Images, duration, and what came from the cache, as far as the summary says it."""
     lines, data = [], summary.get("data") or {}
+    if summary.get("reason"):
+        lines.append(f"Why it ran: {summary['reason']}.")
     if data.get("images"):
         kept_out = sum((data.get("quarantined") or {}).values())
         more = f"; {kept_out} quarantined" if kept_out else ""
@@ -85,6 +88,8 @@ def _what(summary: dict[str, Any]) -> list[str]:
         took = f"It took {duration(summary['seconds'])}"
         cached = [STEPS.get(name, name) for name in summary.get("cached") or []]
         lines.append(f"{took}; from the cache: {', '.join(cached)}." if cached else f"{took}.")
+    if both := training_starts.told((summary.get("training") or {}).get("starts")):
+        lines.append(f"Training: {both}.")
     return lines
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components import conversion, data_report, features, run_summary, serving_check, training_concerns
+from components import conversion, data_report, features, run_summary, serving_check, training_concerns, training_starts
 from components.data_findings import ANOMALIES_FILE
 from components.errors import printable
 from components.files import read_json
@@ -31,7 +31,9 @@ def note(node_id: str, outputs: dict[str, Any]) -> str:
         parts = [f"{frozen['eval_accuracy']:.3f}"] if (frozen := result["frozen"]) else []
         if tuned := result["fine_tune"]:
             parts.append(f"fine-tuned {tuned['eval_accuracy']:.3f}" + ("" if tuned["kept"] else " (undone)"))
-        if result["start_from"]:
+        if both := training_starts.told(result.get("starts")):
+            parts.append(both)
+        elif result["start_from"]:
             parts.append(f"begun from version {result['start_from']}")
         if after := [f"{name.replace('_', '-')} epoch {done}" for name, done in _resumed(result) if done]:
             parts.append(f"gone on with after {after[-1]}")

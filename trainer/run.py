@@ -18,11 +18,10 @@ from components.examples_schema import read_class_names
 from components.features import ANSWERS_FILE, CLASSIFIER_FILE, TENSORBOARD_FOLDER, TRAINING_FILE
 from components.publishing import local_copy, newest
 from components.temperature import scaled
-from trainer import dataset, export, warmup
+from trainer import dataset, export, starts, warmup
 from trainer.cache_names import FEATURES_PREFIX, SCRATCH_PREFIX, UNFINISHED_PREFIX
 from trainer.dataset import Split
 from trainer.stored import Store
-from trainer.transfer import Training
 
 ANSWERS = 16
 
@@ -46,21 +45,23 @@ def run_fn(args: FnArgs) -> None:
         if settings.get("serving"):
             in_service = newest(local_copy(settings["serving"], scratch / "in_service"))
             settings = settings | {"start_from": str(in_service) if in_service else None}
-        result, store = train(args, settings, class_names, scratch)
+        result, stores = train(args, settings, class_names, scratch)
     (folder / TRAINING_FILE).write_text(json.dumps(result, indent=1))
     write_tensorboard(folder, result)
     progress.warn_of(training_concerns.of_training(result))
     if cache is not None:
-        _tidy(Path(cache), store)
+        _tidy(Path(cache), stores)
 
 
-def _tidy(cache: Path, store: Store | None) -> None:
+def _tidy(cache: Path, stores: Sequence[Store]) -> None:
     """Removes checkpoints, also of trainings that were killed and never wanted again, and features that another
     training used."""
     unwanted = [*cache.glob(f"{UNFINISHED_PREFIX}*")]
-    if store is not None:
-        unwanted += [folder for folder in cache.glob(f"{FEATURES_PREFIX}*") if folder != store.folder]
-        store.prune()
+    if stores:
+        used = {store.folder for store in stores}
+        unwanted += [folder for folder in cache.glob(f"{FEATURES_PREFIX}*") if folder not in used]
+        for store in stores:
+            store.prune()
     for folder in unwanted:
         shutil.rmtree(folder)
 
@@ -84,12 +85,11 @@ def write_tensorboard(folder: Path, result: dict[str, Any]) -> None:
 
 def train(
     args: FnArgs, settings: dict[str, Any], class_names: list[str], scratch: Path
-) -> tuple[dict[str, Any], Store | None]:
+) -> tuple[dict[str, Any], list[Store]]:
     """Both phases and the export; returns what `training.json` holds, and where features are kept."""
     transform = settings["transform"]
     splits = read_splits((args.train_files, args.eval_files), transform, scratch)
-    training = Training(settings, class_names, splits, scratch)
-    result = training.run()
+    training, result, stores = starts.train(settings, class_names, splits, scratch)
     progress.start(None, "exporting")
     classifier = training.classifier()
     result |= {"parameters": int(classifier.count_params()), "classes": class_names}
@@ -102,7 +102,7 @@ def train(
     Path(args.model_run_dir, ANSWERS_FILE).write_text(json.dumps(answers))
     # Normalised pixels to probabilities before calibration: Keras' own layers and numbers, so that safe mode loads it.
     classifier.save(Path(args.model_run_dir, CLASSIFIER_FILE))
-    return result, training.store
+    return result, stores
 
 
 def sample_answers(classifier: keras.Model, split: Split, degrees: float) -> list[dict[str, Any]]:

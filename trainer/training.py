@@ -128,7 +128,7 @@ class Course:
         epochs = self.settings["epochs"]
         progress.start((epochs - self.epoch) * images, self.title, at_most=self.settings["patience"] < epochs)
         if self.improve and not len(self._start):
-            self._start, self._start_accuracy = self._score(predict())
+            self._start, self._start_accuracy = score(predict(), self._labels, self._weights)
         while self.epoch < epochs and not self.stopped:
             accuracies = self.history.get("val_accuracy")
             detail = f"eval accuracy {accuracies[-1]:.3f}" if accuracies else ""
@@ -161,7 +161,7 @@ class Course:
                 f"The loss became {loss} (eval {mean}) in epoch {self.epoch} of the {self.title} phase at learning "
                 f"rate {rate:g}: training stopped and nothing was published. Lower the learning_rate."
             )
-        losses, hits = self._score(probabilities)
+        losses, hits = score(probabilities, self._labels, self._weights)
         row = {"loss": loss, "accuracy": accuracy, "val_loss": mean, "val_accuracy": hits}
         row |= {"val_calibrated_loss": float(losses.mean()), "learning_rate": rate, "seconds": self.seconds}
         for key, value in row.items():
@@ -175,17 +175,9 @@ class Course:
         elif self.epoch - max(self.kept, self.first - 1) >= self.settings["patience"]:
             self.stopped = True
 
-    def _score(self, probabilities: np.ndarray) -> tuple[np.ndarray, float]:
-        """Calibrated eval loss of each example, and accuracy."""
-        best = calibrated(probabilities, self._labels, self._weights)
-        return losses_of(best, self._labels, self._weights), float((best.argmax(1) == self._labels).mean())
-
     def _no_worse(self, losses: np.ndarray, accuracy: float) -> bool:
-        """Whether the loss is lower than at the phase's beginning; or higher by less than a standard error, and no
-        example fewer is right."""
-        if not self.improve or losses.mean() < self._start.mean():
-            return True
-        return accuracy >= self._start_accuracy and not significantly_higher(losses, self._start)
+        """Than at the phase's beginning, where that matters."""
+        return not self.improve or no_worse((losses, accuracy), (self._start, self._start_accuracy))
 
     def _values(self) -> list[np.ndarray]:
         # Nothing else changes: BatchNorm's statistics stay what they are in both phases.
@@ -244,6 +236,27 @@ class Course:
             history=self.history,
             eval_probabilities=probabilities,
         )
+
+
+def score(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
+    """Calibrated loss of each example, and accuracy.
+
+    Args:
+      probabilities: [examples, classes].
+      labels: int64 [examples].
+      weights: float32 [classes], what an example of each class counts.
+    """
+    best = calibrated(probabilities, labels, weights)
+    return losses_of(best, labels, weights), float((best.argmax(1) == labels).mean())
+
+
+def no_worse(one: tuple[np.ndarray, float], other: tuple[np.ndarray, float]) -> bool:
+    """Of two networks' `score`s on the same examples, whether the first one's loss is lower than the second one's; or
+    higher by less than a standard error, and no example fewer is right."""
+    (losses, accuracy), (other_losses, other_accuracy) = one, other
+    if losses.mean() < other_losses.mean():
+        return True
+    return accuracy >= other_accuracy and not significantly_higher(losses, other_losses)
 
 
 def significantly_higher(losses: np.ndarray, lowest: np.ndarray) -> bool:

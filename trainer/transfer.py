@@ -33,6 +33,7 @@ class Training:
       backbone: set by `run`.
       head: set by `run`.
       store: where features are kept; None until they are.
+      score: `training.score` on the eval split; set by `run`.
     """
 
     def __init__(self, settings: dict[str, Any], class_names: list[str], splits: list[Split], scratch: Path):
@@ -51,6 +52,8 @@ class Training:
         identity += [hashlib.sha256(split.labels.tobytes()).hexdigest() for split in splits]
         self.unfinished = self._folder(UNFINISHED_PREFIX, identity)
         self.checkpoints = Checkpoints(self.unfinished if settings["cache"] else None)
+        # What comes out of a trunk is the same wherever training began, as long as the trunk is.
+        self._trunks = self._folder(UNFINISHED_PREFIX, [identity[0] | {"start_from": None}, *identity[1:]])
         self.store: Store | None = None
 
     def run(self) -> dict[str, Any]:
@@ -107,6 +110,8 @@ class Training:
             result["fine_tune"] = phase.record() | {"kept": phase.kept_epoch > 0}
         probabilities, labels = phase.eval_probabilities, splits[1].labels
         degrees = calibration.temperature(probabilities, labels) if self.training["calibrate"] else 1.0
+        weights = training.class_weights(self.splits[0].labels, len(self.class_names), self.training["balance"])
+        self.score = training.score(probabilities, labels, weights)
         return result | {"calibration": calibration.report(probabilities, labels, degrees)}
 
     def _after_trunk(self, start: int) -> tuple[list[Split], keras.Model]:
@@ -114,7 +119,8 @@ class Training:
         trunk, rest = network.divide(self.backbone, start)
         if trunk is None:
             return self.splits, self.pooled
-        store, name = Store(self.unfinished), f"trunk-{start}"
+        weights = hashlib.sha256(b"".join(weight.tobytes() for weight in trunk.get_weights())).hexdigest()
+        store, name = Store(self._trunks), f"trunk-{start}-{weights[:16]}"
         missing = sum(len(split) for split in self.splits if not store.has(name, split))
         if not _can_be_kept(trunk.output_shape, missing, store.folder):
             progress.warn(

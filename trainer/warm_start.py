@@ -11,6 +11,10 @@ from components.errors import UsageError
 ADVICE = "set training.start_from to backbone for one run, or the configuration back to what made that model."
 
 
+class OtherNetwork(UsageError):
+    """What is in service is another network than the one that is to be trained."""
+
+
 def load(classifier: keras.Model, version: Path, class_names: list[str]) -> bool:
     """Takes over the weights of a published model: numbers only, nothing in the model is executed.
 
@@ -25,7 +29,7 @@ def load(classifier: keras.Model, version: Path, class_names: list[str]) -> bool
       Whether the classes are the same.
 
     Raises:
-      UsageError: the model in service is another network.
+      OtherNetwork: the model in service is another network.
     """
     reader = tf.train.load_checkpoint(str(version / "variables" / "variables"))
 
@@ -40,12 +44,12 @@ def load(classifier: keras.Model, version: Path, class_names: list[str]) -> bool
     variables = classifier.variables
     problem = f"training.start_from: version {version.name} in service is another network than the configuration's; "
     if len(values) != len(variables):
-        raise UsageError(f"{problem}it has {len(values)} variables and not {len(variables)}: {ADVICE}")
+        raise OtherNetwork(f"{problem}it has {len(values)} variables and not {len(variables)}: {ADVICE}")
     for variable, old in zip(variables, values, strict=True):
         # The last axis of the last layer is that of the classes.
         ends = -1 if id(variable) in last else None
         if tuple(variable.shape)[:ends] != old.shape[:ends]:
-            raise UsageError(
+            raise OtherNetwork(
                 f"{problem}{variable.path} has the shape {old.shape} there and {tuple(variable.shape)} here: {ADVICE}"
             )
     both = [(new, earlier.index(name)) for new, name in enumerate(class_names) if name in earlier]

@@ -85,7 +85,7 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
 
     file = Path(request["config"]) if request["config"] else None
     loaded = config.load(file, request["overrides"])
-    return local.run(loaded, request["images"], Path(request["output"]), Detail.QUIET)
+    return local.run(loaded, request["images"], Path(request["output"]), Detail.QUIET, loaded.schedule)
 
 
 def _of_summary(summary: dict[str, Any]) -> Answer:
@@ -96,6 +96,7 @@ def _of_summary(summary: dict[str, Any]) -> Answer:
         run_id=summary["run_id"],
         error=summary.get("error"),
         may_pass=bool(summary.get("may_pass")),
+        why=summary.get("reason"),
         version=path.rpartition("/")[2] if path else None,
         drift=tuple(summary.get("drift") or ()),
     )

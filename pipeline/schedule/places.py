@@ -37,6 +37,11 @@ class Places:
         return self.folder / "tick.json"
 
     @property
+    def looked(self) -> Path:
+        """Images that were looked at for drift and not trained on, as none was found (JSON)."""
+        return self.folder / "drift.json"
+
+    @property
     def outbox(self) -> Path:
         """Notices that were not delivered yet, a JSON file each."""
         return self.folder / "outbox"

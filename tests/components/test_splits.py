@@ -177,6 +177,33 @@ def test_d10_more_files_change_no_earlier_files_split_in_small_classes(count):
         assert {path: after[path] for path in before} == before
 
 
+@pytest.mark.parametrize(("week", "window"), [(4, 3), (2, 4), (12, 2), (40, 4)])
+def test_d10_image_never_changes_its_split_while_a_window_rolls_over_it(week, window):
+    remembered, places, trained = {}, {}, set()
+    for newest in range(window, 60):
+        first = (newest - window) * week
+        records = [row for name in CLASSES for row in many(name, window * week, first=first)]
+        # An image that came in an earlier week comes again.
+        records += many("cat", 1, first=max(0, first - 5 * week))
+        catalog = build(records, remembered=remembered, rolling=True)
+        remembered, now = catalog.remembered, splits_of(catalog)
+        assert {path: places.setdefault(path, split) for path, split in now.items()} == now
+        assert not trained & {path for path, split in now.items() if split == "test"}
+        trained |= {path for path, split in now.items() if split == "train"}
+        assert all(set(counts_of(catalog, name)) == {"train", "eval", "test"} for name in CLASSES)
+
+
+def test_window_without_new_images_takes_an_eval_image_rather_than_a_trained_one():
+    records = many("cat", 40) + many("dog", 40)
+    before = build(records, rolling=True)
+    places = splits_of(before)
+    left = [row for row in records if row["class_name"] == "dog" or places[row["path"]] != "test"]
+    assert sum(places[row["path"]] == "eval" for row in left if row["class_name"] == "cat") > 1
+    after = splits_of(build(left, remembered=before.remembered, rolling=True))
+    (moved,) = [path for path in after if after[path] != places[path]]
+    assert (places[moved], after[moved]) == ("eval", "test")
+
+
 def test_small_class_has_an_image_of_every_split_and_the_choice_is_remembered():
     for trial in range(30):
         catalog = build(many("cat", 3, first=10 * trial) + many("dog", 500))

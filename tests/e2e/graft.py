@@ -39,18 +39,19 @@ class Graft:
         for package in ("components", "pipeline", "trainer"):
             shutil.copytree(ROOT / package, self.source / package, ignore=shutil.ignore_patterns("__pycache__"))
 
-    def start(self, *arguments: str) -> subprocess.Popen:
+    def start(self, *arguments: str, path: Path | None = None) -> subprocess.Popen:
+        """Starts the command; what lies in `path` is imported before anything else."""
         return subprocess.Popen(
             [sys.executable, "-m", "pipeline", *map(str, arguments)],
             cwd=self.source,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONPATH": str(self.source)},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, filter(None, (path, self.source))))},
         )
 
-    def command(self, *arguments: str) -> Result:
-        process = self.start(*arguments)
+    def command(self, *arguments: str, path: Path | None = None) -> Result:
+        process = self.start(*arguments, path=path)
         out, error = process.communicate(timeout=600)
         return Result(process.returncode, out, error, {})
 
@@ -67,6 +68,16 @@ class Graft:
         result = Result(code, "\n".join(terminal.rows), "", {})
         result.summary = json.loads((self.output / "runs" / "latest" / "summary.json").read_text())
         return result, terminal
+
+    def tick(self, images: Path, *options: str, path: Path | None = None) -> Result:
+        """A tick of a schedule; the summary is its line in `runs/ticks.jsonl`, the only one that came."""
+        ticks = self.output / "runs" / "ticks.jsonl"
+        before = ticks.read_text().splitlines() if ticks.is_file() else []
+        arguments = ("schedule", "run", "--once", "--images", images, "--output", self.output, *options)
+        result = self.command(*arguments, path=path)
+        (line,) = ticks.read_text().splitlines()[len(before) :]
+        result.summary = json.loads(line)
+        return result
 
     def run(self, images: Path, *options: str) -> Result:
         result = self.command("run", "--images", images, "--output", self.output, *options)

@@ -234,6 +234,45 @@ def test_s2_same_again_is_unchanged_without_importing_tfx(graft, images, publish
     assert result.summary["run_id"] == published.summary["run_id"]
 
 
+@pytest.fixture(scope="module")
+def without_tfx(tmp_path_factory) -> Path:
+    """For `Graft.tick`: processes that end where one of these is imported."""
+    folder = tmp_path_factory.mktemp("blocked")
+    for name in ("tfx", "tensorflow", "ml_metadata", "apache_beam"):
+        (folder / f"{name}.py").write_text("raise ImportError('a tick with nothing to do needs none of it')")
+    return folder
+
+
+def test_s2_tick_with_nothing_new_is_unchanged_within_seconds_and_without_tfx(graft, images, published, without_tfx):
+    before = sorted((graft.output / "runs").iterdir())
+    result = graft.tick(images, *FAST, path=without_tfx)
+    assert result.code == 0, result.out + result.error
+    tick = result.summary
+    assert (tick["status"], tick["run_id"]) == ("unchanged", published.summary["run_id"])
+    assert (tick["why"], tick["attempts"]) == ("nothing new", 1)
+    assert tick["seconds"] <= 5
+    assert sorted({*(graft.output / "runs").iterdir()} - {graft.output / "runs" / "ticks.jsonl"}) == [
+        path for path in before if path.name != "ticks.jsonl"
+    ]
+
+
+def test_tick_looks_for_drift_once_and_leaves_nothing_in_runs(graft, images, published, without_tfx):
+    one = images / "circle" / "circle-012.jpg"
+    content = one.read_bytes()
+    one.unlink()
+    options = (*FAST, "--set", "schedule.train_on=[drift]")
+    runs = sorted(path.name for path in (graft.output / "runs").glob("2*"))
+    looked = graft.tick(images, *options)
+    again = graft.tick(images, *options, path=without_tfx)
+    one.write_bytes(content)
+    assert looked.code == again.code == 0, looked.out + looked.error
+    for tick in (looked.summary, again.summary):
+        assert (tick["status"], tick["run_id"]) == ("unchanged", published.summary["run_id"])
+        assert tick["why"] == "no drift (new data: 1 file fewer)"
+    assert sorted(path.name for path in (graft.output / "runs").glob("2*")) == runs
+    assert os.readlink(graft.output / "runs" / "latest") == published.summary["run_id"]
+
+
 def test_d11_touch_alone_runs_nothing(graft, images, published):
     os.utime(images / "circle" / "circle-005.jpg")
     assert "unchanged" in graft.run(images, *FAST).out
@@ -406,7 +445,7 @@ def test_rollback_holds_until_something_changes_and_is_then_the_baseline(graft, 
     assert files["came"] == files["went"] == ["circle/circle-011.jpg"]
 
 
-def test_g6_shuffled_labels_are_refused_and_stay_refused(tmp_path, images):
+def test_g6_s2_shuffled_labels_are_refused_and_stay_refused(tmp_path, images, without_tfx):
     graft = Graft(tmp_path)
     shuffled = tmp_path / "images"
     kinds = ["circle", "square", "triangle"]
@@ -425,6 +464,11 @@ def test_g6_shuffled_labels_are_refused_and_stay_refused(tmp_path, images):
     assert again.code == 4
     assert "Load TFX" not in again.out
     assert json.loads((graft.output / "runs" / "ticks.jsonl").read_text())["status"] == "refused"
+    tick = graft.tick(shuffled, *FAST, path=without_tfx)
+    assert tick.code == 4, tick.out + tick.error
+    assert (tick.summary["status"], tick.summary["run_id"]) == ("refused", result.summary["run_id"])
+    assert (tick.summary["why"], tick.summary["exit_code"]) == ("nothing new", 4)
+    assert tick.summary["seconds"] <= 5
 
 
 def test_sigterm_in_training_ends_the_run_with_a_summary_that_says_so(graft, images, published):

@@ -41,6 +41,25 @@ def test_report_on_a_cluster_knows_what_was_to_be_run_and_of_no_notes(compiled):
     assert about["configuration"]["model"]["backbone"] == "graft_tiny"
 
 
+@pytest.mark.parametrize("start_from", ["in_service", "both"])
+def test_trainer_on_a_cluster_looks_itself_what_is_in_service_if_it_begins_from_there(start_from):
+    from pipeline import graph
+
+    for chosen, looks in (("backbone", None), (start_from, "gs://b/serving")):
+        loaded = configuration.load(None, [f"training.start_from={chosen}"])
+        begins = graph.in_service(loaded, "gs://b/serving", None)
+        assert begins is None
+        assert graph.training_settings(loaded, begins, None, "gs://b/serving")["serving"] == looks
+
+
+def test_training_afresh_is_another_one_for_the_cache_and_nothing_else_is():
+    from pipeline import graph
+
+    loaded = configuration.load(None, [])
+    plain, afresh = (graph.training_settings(loaded, None, "cache", afresh=name) for name in (None, "20270101-000000"))
+    assert afresh == plain | {"afresh": "20270101-000000"}
+
+
 @pytest.mark.parametrize("runner", list(BEAM_ARGUMENTS))
 def test_step_on_beam_leaves_nothing_of_tfx_in_the_temporary_folder(runner, tmp_path, monkeypatch):
     from components import ingestion

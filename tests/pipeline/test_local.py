@@ -3,10 +3,11 @@
 import pytest
 
 from components.errors import UsageError
+from components.image_files import Digest
 from components.publishing import newest
 from components.sources import Sources
 from pipeline import config as configuration
-from pipeline.local import _fingerprint, _mark, _Memory, run
+from pipeline.local import _inputs, _mark, _Memory, run
 from pipeline.output import Output
 
 
@@ -69,7 +70,7 @@ def test_damaged_note_means_one_more_ingestion(output):
 def test_only_what_changes_an_outcome_makes_a_run_another_one():
     def fingerprint(*settings: str) -> str:
         loaded = configuration.load(None, ["model.backbone=graft_tiny", "model.weights=bundled", *settings])
-        return _fingerprint(loaded, Sources(["/images"]), "digest")
+        return _inputs(loaded, Sources(["/images"]), Digest("digest", frozenset())).fingerprint
 
     assert fingerprint() != fingerprint("training.seed=2")
     assert fingerprint() == fingerprint("runner.beam=processes", "runner.labels={team: vision}")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from components import training_starts
 from components.report import charts
 from components.report.facts import Facts
 from components.report.wording import count, counted, digits, loss, number, percent, seconds
@@ -29,6 +30,8 @@ def _notes(training: dict[str, Any], found: dict[str, Any]) -> list[str]:
     notes = []
     if version := training.get("start_from"):
         notes.append(f"Training began with the weights of version {version}.")
+    if both := training_starts.told(training.get("starts")):
+        notes.append(f"With start_from: both, training was {both}.")
     if "frozen" not in found:
         notes.append("There was no frozen phase: the head had learnt these classes already.")
     tuned = found.get("fine_tune")
