@@ -13,6 +13,7 @@ if any, and ends with 1 then. A year takes about 25 minutes on two cores.
 
 import argparse
 import collections
+import datetime
 import json
 import os
 import random
@@ -388,6 +389,9 @@ class Soak:
             told = None
         self.check(told is not None, f"{where}: graft schedule status said {done.stdout[-200:]} {done.stderr[-300:]}")
         self.check(row.version is None or str(row.version) in done.stdout, f"{where}: the status names another version")
+        if told and told.get("next_tick"):
+            due, wanted = datetime.datetime.fromisoformat(told["next_tick"]), self.clock.monday()
+            self.check(due == wanted, f"{where}: the next tick is {due}, and should be {wanted}")
 
     def _judge_metrics(self, where: str) -> None:
         file = self.schedule.output / "schedule" / "metrics.prom"

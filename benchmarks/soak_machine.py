@@ -55,14 +55,17 @@ class Clock:
         unfinished.write_text(repr(self._moved))
         os.replace(unfinished, self.file)
 
-    def to_monday(self, weeks: int = 1) -> None:
-        """A few seconds after the tick of that many weeks from now, as people in Paris read the clock."""
+    def monday(self, weeks: int = 1) -> datetime.datetime:
+        """When the tick of that many weeks from now is due, as people in Paris read the clock."""
         here = datetime.datetime.fromtimestamp(self.now(), ZoneInfo(ZONE))
-        day = here.date() + datetime.timedelta(days=(7 - here.weekday()) % 7)
+        day = here.date() - datetime.timedelta(days=here.weekday())
         due = datetime.datetime.combine(day, datetime.time(3), ZoneInfo(ZONE))
-        if due <= here:
-            due = datetime.datetime.combine(day + datetime.timedelta(days=7), datetime.time(3), ZoneInfo(ZONE))
-        self.move(due.timestamp() + (weeks - 1) * 7 * 86400 + 2 - self.now())
+        # Days are added to what the clock shows, so that it shows three in summer, too.
+        return due + datetime.timedelta(days=7 * (weeks - (due > here)))
+
+    def to_monday(self, weeks: int = 1) -> None:
+        """Two seconds after that."""
+        self.move(self.monday(weeks).timestamp() + 2 - self.now())
 
 
 class Disk:
@@ -120,7 +123,8 @@ class Reader:
     def __init__(self, serving: Path, image: Path, answers: Path):
         self.answers = answers
         command = [sys.executable, __file__, str(serving), str(image), str(answers)]
-        self.process = subprocess.Popen(command, cwd="/", stdin=subprocess.PIPE)
+        # What TensorFlow says of processors is no part of the table.
+        self.process = subprocess.Popen(command, cwd="/", stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
     def read(self) -> list[dict[str, Any]]:
         if not self.answers.exists():
