@@ -39,14 +39,17 @@ class Graft:
         for package in ("components", "pipeline", "trainer"):
             shutil.copytree(ROOT / package, self.source / package, ignore=shutil.ignore_patterns("__pycache__"))
 
-    def start(self, *arguments: str) -> subprocess.Popen:
+    def start(
+        self, *arguments: str, prefix: tuple[str, ...] = (), path: tuple[Path, ...] = (), **environment: str
+    ) -> subprocess.Popen:
+        """The command; `prefix` is what runs it, `path` is looked for modules, too."""
         return subprocess.Popen(
-            [sys.executable, "-m", "pipeline", *map(str, arguments)],
+            [*prefix, sys.executable, "-m", "pipeline", *map(str, arguments)],
             cwd=self.source,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONPATH": str(self.source)},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (self.source, *path)))} | environment,
         )
 
     def command(self, *arguments: str) -> Result:
