@@ -159,7 +159,7 @@ class Course:
         if not (math.isfinite(loss) and math.isfinite(mean)):
             raise GraftError(
                 f"The loss became {loss} (eval {mean}) in epoch {self.epoch} of the {self.title} phase at learning "
-                f"rate {rate:g}: training stopped and nothing was published. Lower the learning_rate."
+                f"rate {rate:g}: training stopped and nothing was published. Lower training.{self.name}.learning_rate."
             )
         losses, hits = score(probabilities, self._labels, self._weights)
         row = {"loss": loss, "accuracy": accuracy, "val_loss": mean, "val_accuracy": hits}

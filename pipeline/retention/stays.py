@@ -17,6 +17,7 @@ from components.serving_places import LocalServing, RemoteServing, open_serving
 from components.steps import LOG_FILE, NOTES_FILE, REPORT_FILE, SUMMARY_FILE
 from pipeline import in_service
 from pipeline.config import RetentionConfig
+from pipeline.inputs import INPUTS_FILE
 from pipeline.local import MARK_FILE
 from pipeline.output import ENDINGS, RUN_ID, Output
 from pipeline.retention.disk import is_folder
@@ -27,7 +28,17 @@ ID = r"\d{8}-\d{6}"
 DAY = 86400
 # What a run or a search writes into its folder. A page, a list or a log is of no use without the summary.
 TOLD = (SUMMARY_FILE, NOTES_FILE)
-FILES = (LOG_FILE, REPORT_FILE, QUARANTINE_FILE, TRAINING_FILE, ANOMALIES_FILE, DRIFT_FILE, MARK_FILE, TRIALS_FILE)
+FILES = (
+    LOG_FILE,
+    REPORT_FILE,
+    QUARANTINE_FILE,
+    TRAINING_FILE,
+    ANOMALIES_FILE,
+    DRIFT_FILE,
+    INPUTS_FILE,
+    MARK_FILE,
+    TRIALS_FILE,
+)
 CURVES = r"events\.out\.tfevents\..*"
 
 

@@ -39,18 +39,20 @@ class Graft:
         for package in ("components", "pipeline", "trainer"):
             shutil.copytree(ROOT / package, self.source / package, ignore=shutil.ignore_patterns("__pycache__"))
 
-    def start(self, *arguments: str, path: Path | None = None) -> subprocess.Popen:
-        """Starts the command; what lies in `path` is imported before anything else."""
+    def start(
+        self, *arguments: str, prefix: tuple[str, ...] = (), path: tuple[Path, ...] = (), **environment: str
+    ) -> subprocess.Popen:
+        """The command; `prefix` is what runs it; modules are looked for in `path` before anywhere else."""
         return subprocess.Popen(
-            [sys.executable, "-m", "pipeline", *map(str, arguments)],
+            [*prefix, sys.executable, "-m", "pipeline", *map(str, arguments)],
             cwd=self.source,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, filter(None, (path, self.source))))},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (*path, self.source)))} | environment,
         )
 
-    def command(self, *arguments: str, path: Path | None = None) -> Result:
+    def command(self, *arguments: str, path: tuple[Path, ...] = ()) -> Result:
         process = self.start(*arguments, path=path)
         out, error = process.communicate(timeout=600)
         return Result(process.returncode, out, error, {})
@@ -69,7 +71,7 @@ class Graft:
         result.summary = json.loads((self.output / "runs" / "latest" / "summary.json").read_text())
         return result, terminal
 
-    def tick(self, images: Path, *options: str, path: Path | None = None) -> Result:
+    def tick(self, images: Path, *options: str, path: tuple[Path, ...] = ()) -> Result:
         """A tick of a schedule; the summary is its line in `runs/ticks.jsonl`, the only one that came."""
         ticks = self.output / "runs" / "ticks.jsonl"
         before = ticks.read_text().splitlines() if ticks.is_file() else []

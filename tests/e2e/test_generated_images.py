@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.features import KEY
 from tests.e2e.graft import TINY, Graft, draw, write_shapes
 
 FAST = (*TINY, "--set", "training.frozen.epochs=30", "--set", "training.fine_tune.epochs=1")
@@ -245,7 +246,7 @@ def without_tfx(tmp_path_factory) -> Path:
 
 def test_s2_tick_with_nothing_new_is_unchanged_within_seconds_and_without_tfx(graft, images, published, without_tfx):
     before = sorted((graft.output / "runs").iterdir())
-    result = graft.tick(images, *FAST, path=without_tfx)
+    result = graft.tick(images, *FAST, path=(without_tfx,))
     assert result.code == 0, result.out + result.error
     tick = result.summary
     assert (tick["status"], tick["run_id"]) == ("unchanged", published.summary["run_id"])
@@ -263,7 +264,7 @@ def test_tick_looks_for_drift_once_and_leaves_nothing_in_runs(graft, images, pub
     options = (*FAST, "--set", "schedule.train_on=[drift]")
     runs = sorted(path.name for path in (graft.output / "runs").glob("2*"))
     looked = graft.tick(images, *options)
-    again = graft.tick(images, *options, path=without_tfx)
+    again = graft.tick(images, *options, path=(without_tfx,))
     one.write_bytes(content)
     assert looked.code == again.code == 0, looked.out + looked.error
     for tick in (looked.summary, again.summary):
@@ -278,13 +279,74 @@ def test_d11_touch_alone_runs_nothing(graft, images, published):
     assert "unchanged" in graft.run(images, *FAST).out
 
 
-def test_p5_p6_worker_processes_give_the_same_splits_labels_and_metrics(tmp_path, images, published):
+def test_p5_p6_worker_processes_give_the_same_splits_labels_and_metrics(graft, tmp_path, images, published):
     result = Graft(tmp_path).run(images, *FAST, "--set", "runner.beam=processes")
     assert result.code == 0, result.out + result.error
     assert result.summary["data"] == published.summary["data"]
     assert result.summary["metrics"] == published.summary["metrics"]
     for name in ("accuracy", "eval_accuracy", "eval_loss"):
         assert result.summary["training"]["fine_tune"][name] == published.summary["training"]["fine_tune"][name]
+    first, second = graft.output, tmp_path / "output"
+    assert prepared(second) == prepared(first)
+    assert class_names(second) == class_names(first) == ["circle", "square", "triangle"]
+
+
+def class_names(output: Path) -> list[str]:
+    """In the order of the newest run's training."""
+    return json.loads((output / "runs" / "latest" / "training.json").read_text())["classes"]
+
+
+def prepared(output: Path) -> dict[str, dict[str, bytes]]:
+    """The transformed examples that lie in an output folder: features by key, by split."""
+    import tensorflow as tf
+
+    found: dict[str, dict[str, bytes]] = {}
+    for file in output.glob("artifacts/Transform/transformed_examples/*/Split-*/*"):
+        rows = tf.data.TFRecordDataset(str(file), compression_type="GZIP" if file.suffix == ".gz" else "")
+        for row in rows.as_numpy_iterator():
+            features = tf.train.Example.FromString(row).features
+            (key,) = features.feature[KEY].bytes_list.value
+            found.setdefault(file.parent.name, {})[key] = features.SerializeToString(deterministic=True)
+    return found
+
+
+PREPARE = """
+import sys
+from pathlib import Path
+from pipeline import config, local
+if __name__ == "__main__":
+    with local.up_to("Transform", config.load(None, sys.argv[3:]), [sys.argv[1]], Path(sys.argv[2])):
+        pass
+"""
+
+
+def test_p6_portable_runner_gives_the_same_splits_and_transformed_examples(graft, images, published, tmp_path):
+    """Beam's job service is a process of its own; it gives the work back over the network of this machine."""
+    port, script = tmp_path / "port", tmp_path / "prepare.py"
+    script.write_text(PREPARE)
+    command = [sys.executable, "-m", "apache_beam.runners.portability.local_job_service_main", "--port_file", port]
+    service = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        while not (port.is_file() and port.read_text()):
+            assert service.poll() is None, service.communicate()
+            time.sleep(0.02)
+        runner = ["--runner=PortableRunner", f"--job_endpoint=localhost:{port.read_text()}"]
+        options = json.dumps([*runner, "--environment_type=LOOPBACK"])
+        settings = [*FAST[1::2], f"runner.beam_options={options}"]
+        environment = os.environ | {"PYTHONPATH": str(graft.source)}
+        done = subprocess.run(
+            [sys.executable, script, images, tmp_path / "output", *settings],
+            cwd=graft.source,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+    finally:
+        service.terminate()
+        said, _ = service.communicate()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert said.count("Created job") + said.count("Running job") > 0, said
+    assert prepared(tmp_path / "output") == prepared(graft.output)
 
 
 def test_p7_edited_preprocessing_runs_transform_again_but_not_ingestion(graft, images, published):
@@ -316,7 +378,7 @@ def test_p7_edited_preprocessing_runs_transform_again_but_not_ingestion(graft, i
     assert (differences["test_images"]["same"], differences["test_images"]["one_right"]) == (True, [0, 0])
 
 
-def test_g16_labels_in_another_order_are_not_published_and_the_next_baseline_is_what_stayed_in_service(
+def test_p7_g16_labels_in_another_order_are_not_published_and_the_next_baseline_is_what_stayed_in_service(
     graft, images, published
 ):
     before = sorted(path.name for path in graft.output.glob("serving/*"))
@@ -327,6 +389,8 @@ def test_g16_labels_in_another_order_are_not_published_and_the_next_baseline_is_
     source.write_text(broken)
     result = graft.run(images, *FAST)
     source.write_text(text)
+    # It is the training code that was edited (P7).
+    assert not result.ran("Ingest images") and not result.ran("Resize and normalise") and result.ran("Train")
     # The gate compares predictions, which are as good as before.
     assert (result.code, result.summary["status"]) == (4, "refused"), result.out + result.error
     assert "refused by serving_class_order" in result.out
@@ -464,7 +528,7 @@ def test_g6_s2_shuffled_labels_are_refused_and_stay_refused(tmp_path, images, wi
     assert again.code == 4
     assert "Load TFX" not in again.out
     assert json.loads((graft.output / "runs" / "ticks.jsonl").read_text())["status"] == "refused"
-    tick = graft.tick(shuffled, *FAST, path=without_tfx)
+    tick = graft.tick(shuffled, *FAST, path=(without_tfx,))
     assert tick.code == 4, tick.out + tick.error
     assert (tick.summary["status"], tick.summary["run_id"]) == ("refused", result.summary["run_id"])
     assert (tick.summary["why"], tick.summary["exit_code"]) == ("nothing new", 4)

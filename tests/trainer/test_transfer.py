@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from components import features, progress
-from components.errors import UsageError
+from components.errors import GraftError, UsageError
 from tests.trainer.small_training import (
     CLASS_NAMES,
     CONSTANTS,
@@ -25,6 +26,7 @@ from tests.trainer.small_training import (
     weights_digest,
 )
 from trainer import export, training
+from trainer.checkpoints import Checkpoints
 from trainer.dataset import Split, read_split
 from trainer.transfer import FEATURES_PREFIX, UNFINISHED_PREFIX, Training
 
@@ -238,7 +240,7 @@ def test_g13_frozen_phase_with_new_views_in_every_epoch_leaves_the_backbone_as_i
 
 # ---- going on after a kill ------------------------------------------------------------------------------------------
 
-SLOW = {"training": {"frozen": {"epochs": 60, "patience": 60}, "fine_tune": {"epochs": 25, "patience": 25}}}
+SLOW = {"training": {"frozen": {"epochs": 400, "patience": 400}, "fine_tune": {"epochs": 25, "patience": 25}}}
 FIGURES = ("epochs", "accuracy", "eval_accuracy", "eval_loss", "kept_epoch")
 
 
@@ -255,6 +257,11 @@ def finish(cache: Path) -> dict:
     return json.loads(out.splitlines()[-1])
 
 
+def note_of(checkpoint: Path) -> dict:
+    with np.load(checkpoint) as content:
+        return json.loads(content["note"].tobytes())
+
+
 def test_p2_training_killed_in_either_phase_goes_on_and_ends_as_if_it_had_not_been(tmp_path):
     cache = tmp_path / "killed"
     reached = []
@@ -266,17 +273,32 @@ def test_p2_training_killed_in_either_phase_goes_on_and_ends_as_if_it_had_not_be
         time.sleep(0.3)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        with np.load(found[0]) as content:
-            reached.append(json.loads(content["note"].tobytes())["epoch"])
+        reached.append(note_of(found[0]))
+    # Nobody else's seconds are the same: the frozen phase was gone on with, too, where the first process left it.
+    seconds = [note["history"]["seconds"] for note in (reached[0], note_of(found[0].with_name("frozen.npz")))]
+    assert 0 < len(seconds[0]) < 400
+    assert seconds[1][: len(seconds[0])] == seconds[0]
     resumed, whole = finish(cache), finish(tmp_path / "whole")
-    assert 0 < reached[1] < 25
-    assert (resumed["frozen"]["resumed_after"], resumed["fine_tune"]["resumed_after"]) == (60, reached[1])
+    epoch = reached[1]["epoch"]
+    assert 0 < epoch < 25
+    assert (resumed["frozen"]["resumed_after"], resumed["fine_tune"]["resumed_after"]) == (400, epoch)
     for phase in ("frozen", "fine_tune"):
         for figure in FIGURES:
             assert resumed[phase][figure] == whole[phase][figure], (phase, figure)
         for curve in ("loss", "val_loss", "accuracy", "learning_rate"):
             assert resumed[phase]["history"][curve] == whole[phase]["history"][curve], (phase, curve)
     assert resumed["weights"] == whole["weights"]
+
+
+def test_p10_fine_tuning_whose_loss_is_not_finite_stops_with_epoch_rate_and_setting(tmp_path):
+    hopeless = {"training": {"fine_tune": {"learning_rate": 1e38, "schedule": "constant", "clip_norm": None}}}
+    with pytest.raises(GraftError) as caught:
+        train(hopeless, tmp_path, tmp_path)
+    said = r"The loss became (inf|nan) .* epoch 1 of the fine-tune phase at learning rate 1e\+38: .*"
+    assert re.match(rf"{said}Lower training\.fine_tune\.learning_rate\.$", str(caught.value))
+    # What is gone on with is from before that.
+    arrays = Checkpoints(next(tmp_path.glob(f"{UNFINISHED_PREFIX}*"))).read("frozen")[1]
+    assert all(np.isfinite(array).all() for array in arrays)
 
 
 def test_a_checkpoint_that_cannot_be_read_counts_as_none(tmp_path):
@@ -364,7 +386,7 @@ import tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
 from tests.trainer.small_training import train
-from components.errors import UsageError
+from components.errors import GraftError, UsageError
 def result(devices, count=48, **more):
     # Without dropout, which each replica draws for itself.
     changes = {"training": {"devices": devices, **more}, "model": {"head": {"dropout": 0.0}}}
