@@ -95,7 +95,7 @@ IMAGES_OF_OTHERS = ("tensorflow/serving",)
 # What `docker build -t graft .` and `make image` call it.
 VERSION = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
 OUR_IMAGES = ("graft", f"graft:{VERSION}")
-UNITS = ("graft-serve.service", "retrain.timer", "retrain.service", "retrain")
+UNITS = ("graft-serve.service", "retrain.timer", "retrain.service", "retrain", "graft-out")
 
 
 def is_command(line: str) -> bool:
@@ -180,6 +180,9 @@ def _shell(block: Text, script: list[str], scratch: Scratch) -> None:
 def _graft(line: Text, arguments: list[str], scratch: Scratch) -> None:
     """Runs a command of Graft; where it would train, `graft check` with the same images and settings."""
     name, *rest = arguments
+    if name == "schedule":
+        _schedule(line, rest, scratch)
+        return
     parsed = _parsed(line, name, rest)
     if name == "deploy":
         # What a platform that is asked for its schedules says is tested with a server that stands for it.
@@ -210,6 +213,27 @@ def _graft(line: Text, arguments: list[str], scratch: Scratch) -> None:
     except Exception as error:
         raise AssertionError(f"{line}\n{' '.join(command)}\n{error}") from error
     _done.add(command)
+
+
+def _schedule(line: Text, arguments: list[str], scratch: Scratch) -> None:
+    """Of what would wait for years, its images and settings are checked, and what would be printed for systemd."""
+    name, *rest = arguments
+    command = cli.graft.commands["schedule"].commands[name]
+    try:
+        parsed = command.make_context(name, list(rest)).params
+    except click.UsageError as error:
+        raise AssertionError(f"{line}\n{error.format_message()}") from None
+    if name == "run":
+        images = [word for image in parsed["images"] for word in ("--images", image)]
+        if images:
+            settings = [word for setting in parsed["overrides"] for word in ("--set", setting)]
+            config = ["--config", str(parsed["config_file"])] if parsed["config_file"] else []
+            _graft(line, ["check", *images, *config, *settings], scratch)
+        if parsed["cron"]:
+            rest = [word for word in rest if word != "--metrics-port" and word != str(parsed["metrics_port"])]
+            cli.graft.main(["schedule", "install", "--systemd", *rest], standalone_mode=False)
+    elif name == "install" or (scratch.folder / "out" / "schedule").is_dir():
+        cli.graft.main(["schedule", *arguments], standalone_mode=False)
 
 
 _done: set[tuple[str, ...]] = set()

@@ -204,7 +204,8 @@ NO_FILES = ("tf.keras", "mine.yaml")
 
 def _options_of(name: str) -> set[str]:
     command = cli.graft.commands[name]
-    return {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
+    every = [command, *getattr(command, "commands", {}).values()]
+    return {option for each in every for parameter in each.params for option in parameter.opts} | {"--help", "-h"}
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -400,10 +400,10 @@ class Person(Graft):
         self.source, self.output = ROOT, folder / name
         self._url = server.url(name, "graft")
 
-    def start(self, *arguments: str) -> subprocess.Popen:
+    def start(self, *arguments: str, **options) -> subprocess.Popen:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv(metadata_store.PASSWORD, PASSWORDS[self.name])
-            return super().start(*arguments)
+            return super().start(*arguments, **options)
 
     def start_run(self, *more: str) -> subprocess.Popen:
         settings = (*SMALL, *LENIENT, *FEW, "--set", f"runner.metadata={self._url}", *more)
