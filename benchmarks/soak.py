@@ -183,6 +183,8 @@ class Soak:
 
     def _wanted(self, event: Event) -> str:
         """A week without images does again what was not done, or finds nothing new."""
+        if event.images == "mislabelled" and self.floor is None:
+            return TRAINED
         if event.wanted is not None and (self.disk.small or not event.name.startswith("full")):
             return event.wanted
         last = next((status for row in reversed(self.rows) for status in reversed(row.got.split())), "")
