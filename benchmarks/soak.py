@@ -203,8 +203,7 @@ class Soak:
         if row.version:
             card = json.loads((self.serving / str(row.version) / "model_card.json").read_text())
             row.accuracy = (card["metrics"] or {}).get("accuracy")
-        files = [path for path in output.rglob("*") if path.is_file() and not path.is_symlink()]
-        row.output_mib = sum(path.stat().st_size for path in files) / MIB
+        row.output_mib = sum(map(_size, output.rglob("*"))) / MIB
         row.runs = sum(path.is_dir() and not path.is_symlink() for path in (output / "runs").glob("2*"))
         row.daemon_mib = self.schedule.memory_mib
         row.daemon = self.schedule.process.pid if row.daemon_mib else None
@@ -530,6 +529,14 @@ def _digits(folder: Path) -> Path:
 
     write_digits(folder)
     return folder
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; none of a link, a folder, or what is gone by now, as a notice that was delivered."""
+    try:
+        return path.lstat().st_size if path.is_file() and not path.is_symlink() else 0
+    except FileNotFoundError:
+        return 0
 
 
 def run(folder: Path, options: argparse.Namespace) -> dict[str, Any]:

@@ -74,6 +74,7 @@ def payload_of(tick: Tick, answer: Answer, output: Output) -> dict[str, Any]:
     test = (summary.get("metrics") or {}).get("test") or {}
     gate = summary.get("gate") or {}
     page = run / REPORT_FILE if run else None
+    path = (summary.get("model") or {}).get("path")
     failed = tick.status == FAILED
     return {
         "time": tick.time,
@@ -88,7 +89,7 @@ def payload_of(tick: Tick, answer: Answer, output: Output) -> dict[str, Any]:
         "attempts": tick.attempts,
         "seconds": tick.seconds,
         "failures": tick.failures,
-        "version": tick.version,
+        "version": tick.version or (path.rpartition("/")[2] if path else None),
         "accuracy": test.get("accuracy"),
         "baseline": {"version": gate.get("baseline_version"), "accuracy": test.get("baseline_accuracy")},
         "checks": [check for check in gate.get("checks", []) if check.get("passed") is False],

@@ -27,6 +27,7 @@ from pipeline.schedule.ticks import (
     REFUSED,
     SKIPPED,
     STOPPED,
+    UNCHANGED,
     Tick,
     failures_in_a_row,
     read_ticks,
@@ -203,7 +204,7 @@ class _Running:
         """What happened that people may want to know of; what they know of a run is not told again."""
         most = (config.schedule if config else ScheduleConfig()).max_failures
         happened = {
-            notices.PUBLISHED: tick.status == PUBLISHED,
+            notices.PUBLISHED: tick.status == PUBLISHED or self._came_out_untold(tick),
             notices.REFUSED: tick.status == REFUSED and not self._known(tick.run_id),
             notices.FAILED: tick.status == FAILED,
             notices.FAILING: tick.status == FAILED and self.failures < most <= tick.failures,
@@ -211,6 +212,11 @@ class _Running:
             notices.DRIFT: bool(answer.drift) and not self._known(tick.run_id),
         }
         return [event for event, did in happened.items() if did]
+
+    def _came_out_untold(self, tick: Tick) -> bool:
+        """Whether a tick before it was cut short when its run had published already."""
+        cut_short = any(each.run_id == tick.run_id for each in self.before if each.status in (STOPPED, KILLED))
+        return tick.status == UNCHANGED and cut_short and not self._known(tick.run_id)
 
     def _known(self, run_id: str | None) -> bool:
         """Whether a tick before this one ended with that run."""

@@ -45,7 +45,7 @@ def _run(request):
             hashlib.pbkdf2_hmac("sha256", b"", b"", (1 << 31) - 1)
         if step.get("does") == "breaks":
             raise OSError(5, "Input/output error", "/mnt/images/cat.jpg")
-        summary = {"status": "failed", "exit_code": 1, "model": {"path": None}, **step, "run_id": run.name}
+        summary = {"status": "failed", "exit_code": 1, "model": {"path": None}, "run_id": run.name, **step}
         if version := step.get("version"):
             summary["model"]["path"] = f"{output.serving}/{version}"
         (run / "summary.json").write_text(json.dumps(summary))
