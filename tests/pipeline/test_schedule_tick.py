@@ -79,11 +79,18 @@ def test_refusal_and_drift_are_told_of_once_a_run(scheduled):
     refused = {"status": "refused", "exit_code": 4, "drift": ["image/height"]}
     first = scheduled.tick(refused)
     assert first.events == ["refused", "drift"]
-    again = {**refused, "run_id": first.run_id}
     # A run that has nothing new says the same of the one before.
-    attempt = scheduled.source / "pipeline" / "schedule" / "attempt.py"
-    attempt.write_text(attempt.read_text().replace('"run_id": run.name}', f'"run_id": "{first.run_id}"}}'))
+    again = {**refused, "run_id": first.run_id}
     assert scheduled.tick(again).events == []
+
+
+@pytest.mark.parametrize(("status", "events"), [("killed", ["published"]), ("unchanged", [])])
+def test_publication_whose_tick_was_cut_short_right_after_it_is_told_by_the_next(scheduled, status, events):
+    before = Tick("2026-01-05T03:00:00+00:00", status, run_id="20260105-030000", failures=0)
+    before.record(scheduled.output)
+    stands = {"status": "unchanged", "exit_code": 0, "run_id": before.run_id}
+    assert scheduled.tick(stands).events == events
+    assert scheduled.tick().events == []
 
 
 def test_full_disk_is_tidied_first_and_fails_the_tick_only_if_that_frees_nothing(scheduled):
