@@ -125,9 +125,13 @@ class Output:
         return self._new_folder(self.tunes)
 
     def _new_folder(self, parent: Path) -> Path:
-        """Named after the time; such names sort by age, which local time's would not."""
+        """Named after the time; such names sort by age, which local time's would not.
+
+        Also where a clock was ahead, and is right again: the newest is what the next one is compared with.
+        """
         while True:
-            folder = parent / time.strftime(RUN_ID, time.gmtime())
+            newest = max(map(_began, parent.iterdir()), default=0)
+            folder = parent / time.strftime(RUN_ID, time.gmtime(newest + 1) if newest > time.time() else time.gmtime())
             try:
                 folder.mkdir()
             except FileExistsError:
@@ -191,6 +195,9 @@ class Output:
     def record_tick(self, row: dict[str, Any]) -> None:
         """Appends a line to `runs/ticks.jsonl`."""
         with self._ticks_held() as file:
+            # A full disk or a power cut may have left half a line, which must not spoil this one, too.
+            if (size := file.seek(0, os.SEEK_END)) and os.pread(file.fileno(), 1, size - 1) != b"\n":
+                file.write(b"\n")
             file.write(f"{json.dumps(row)}\n".encode())
 
     def keep_ticks(self, count: int) -> None:
@@ -214,6 +221,13 @@ class Output:
                     file.seek(0)
                     yield file
                     return
+
+
+def _began(run: Path) -> int:
+    """Seconds since 1970, as the run's id tells them; 0 where it tells none."""
+    with contextlib.suppress(ValueError):
+        return calendar.timegm(time.strptime(run.name, RUN_ID))
+    return 0
 
 
 def is_alive(process: str) -> bool:

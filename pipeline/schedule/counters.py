@@ -69,8 +69,23 @@ def count(places: Places) -> Counters:
 def _kept(places: Places) -> Counters:
     with contextlib.suppress(OSError, ValueError, TypeError):
         kept: dict[str, Any] = json.loads(places.counters.read_text())
-        return Counters(**{name: kept[name] for name in Counters.__dataclass_fields__ if name in kept})
+        totals = Counters(**{name: kept[name] for name in Counters.__dataclass_fields__ if name in kept})
+        if _is_sound(totals):
+            return totals
     return Counters()
+
+
+def _is_sound(totals: Counters) -> bool:
+    """Whether each field is what it should be."""
+    counts = (totals.counted, totals.attempts, totals.missed, totals.failures)
+    times = (totals.last_tick, totals.next_tick)
+    return (
+        isinstance(totals.line, str)
+        and isinstance(totals.ticks, dict)
+        and all(isinstance(count, int) and count >= 0 for count in (*counts, *totals.ticks.values()))
+        and all(moment is None or isinstance(moment, int | float) for moment in times)
+        and totals.counted >= len(totals.line.encode())
+    )
 
 
 def _new_lines(places: Places, totals: Counters) -> tuple[bytes, int]:

@@ -126,10 +126,13 @@ class Schedule(BlockingScheduler):
             job = self.get_job(JOB)
         # Whatever SQLite and pickle make of a damaged file.
         except Exception as error:
-            self._say(f"{self._places.store} cannot be read ({_sentence(error)}): it is made anew.")
-            self.remove_jobstore("default")
+            self._places.prepare()
             remove(self._places.store)
-            self.add_jobstore(open_store(self._places.store), "default")
+            # Before the old one goes: where this fails, as on a disk that is away, it is tried again.
+            store = open_store(self._places.store)
+            self.remove_jobstore("default")
+            self.add_jobstore(store, "default")
+            self._say(f"{self._places.store} cannot be read ({_sentence(error)}): it is made anew.")
             return None
         return job if job is not None and job.trigger == self._trigger else None
 
@@ -283,8 +286,8 @@ def _newest(output: Output) -> datetime | None:
     """When the newest tick began, or was due."""
     for tick in reversed(read_ticks(output)):
         try:
-            return max(datetime.fromisoformat(text) for text in (tick.time, tick.due) if text)
-        except (ValueError, TypeError):
+            return max(datetime.fromisoformat(text).astimezone(UTC) for text in (tick.time, tick.due) if text)
+        except (ValueError, OverflowError):
             continue
     return None
 

@@ -17,7 +17,7 @@ def kept(places: Places) -> Iterator[None]:
     Raises:
       OutputBusy: another process keeps it; its id is named.
     """
-    with open(places.lock, "a+") as lock:
+    with os.fdopen(os.open(places.lock, os.O_RDWR | os.O_CREAT, 0o666), "r+", errors="replace") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -27,16 +27,16 @@ def kept(places: Places) -> Iterator[None]:
                 f"Another process ({holder}) keeps the schedule of {places.output.root}; stop it, or give another "
                 "--output."
             ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+        # A note for others. The disk may be full: what is there is written over, and cut only then.
+        with contextlib.suppress(OSError):
+            os.truncate(lock.fileno(), os.pwrite(lock.fileno(), str(os.getpid()).encode(), 0))
         yield
 
 
 def keeper(places: Places) -> int | None:
     """The process that keeps the schedule; None for nobody."""
     try:
-        with open(places.lock) as lock:
+        with open(places.lock, errors="replace") as lock:
             holder = lock.read().strip()
             # Asked first: whoever tries the lock has it for a moment, and a daemon that starts in it is sent away.
             if not is_alive(holder):

@@ -58,6 +58,7 @@ def tell(config: Config | None, places: Places, event: str, payload: dict[str, A
     notice = _notice(name, places.output, event, payload)
     # They sort by age.
     path = places.outbox / f"{time.time_ns():020d}-{event}.json"
+    places.prepare()
     write_whole(path, json.dumps({"ways": ways, "notice": notice}, indent=1) + "\n")
 
 
@@ -205,7 +206,7 @@ def _settings(config: Config | None, places: Places) -> tuple[str, NoticesConfig
     if config is not None:
         name, settings = config.name, config.schedule.notices
         text = json.dumps({"name": name, "notices": settings.model_dump(mode="json")}, indent=1) + "\n"
-        if not places.told.is_file() or places.told.read_text() != text:
+        if not places.told.is_file() or places.told.read_bytes() != text.encode():
             write_whole(places.told, text)
         return name, settings
     try:

@@ -14,6 +14,7 @@ from components.sources import absolute, span_field
 from components.storage import is_uri
 from pipeline import config as configuration
 from pipeline import cron
+from pipeline.config import Config
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,14 @@ class Plan:
     def write(self, path: Path) -> None:
         """Whole or not at all."""
         write_whole(path, json.dumps(asdict(self), indent=1) + "\n")
+
+    def configuration(self) -> Config:
+        """As the file says now.
+
+        Raises:
+          UsageError: it is not what it should be.
+        """
+        return configuration.load(Path(self.config) if self.config else None, self.overrides)
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,7 @@ class Asked:
         Raises:
           UsageError: something is missing, or is not what it should be.
         """
-        base = kept if kept and not (self.images and (self.cron or once)) else Plan([])
+        base = kept if kept and not self.is_whole(once) else Plan([])
         # Not by `or`: a variable that is not set must not pass for an option that was not given.
         expression = self.cron if self.cron is not None else base.cron
         plan = Plan(
@@ -75,6 +84,10 @@ class Asked:
         _check(plan, kept, once)
         return plan
 
+    def is_whole(self, once: bool) -> bool:
+        """Whether nothing that is kept plays a part."""
+        return bool(self.images) and (once or self.cron is not None)
+
 
 def _check(plan: Plan, kept: Plan | None, once: bool) -> None:
     missing = [] if plan.images else ["--images SOURCE"]
@@ -83,7 +96,7 @@ def _check(plan: Plan, kept: Plan | None, once: bool) -> None:
         raise UsageError(f"Nothing is kept of a schedule here yet: give {' and '.join(missing)}.")
     if plan.cron:
         _check_ever(plan)
-    configuration.load(Path(plan.config) if plan.config else None, plan.overrides)
+    plan.configuration()
     for image in plan.images:
         # What was there once may be mounted late, and is then the matter of a tick.
         known = kept is not None and image in kept.images
@@ -112,9 +125,13 @@ def read_plan(path: Path) -> Plan | None:
     """
     try:
         kept: dict[str, Any] = json.loads(path.read_text())
-        if not isinstance(kept.get("images"), list):
-            raise ValueError("no images")
-        return Plan(**kept)
+        plan = Plan(**kept)
+        if not isinstance(plan.images, list) or not isinstance(plan.overrides, list):
+            raise ValueError("images and overrides are lists")
+        texts = (*plan.images, *plan.overrides, plan.time_zone, plan.cron or "", plan.config or "")
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("what is in it is text")
+        return plan
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, AttributeError) as error:

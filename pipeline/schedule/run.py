@@ -3,12 +3,13 @@
 import threading
 from pathlib import Path
 
+from components.errors import UsageError
 from pipeline.output import Output
 from pipeline.schedule.interrupted import interrupted
 from pipeline.schedule.keeping import kept
 from pipeline.schedule.log import say
 from pipeline.schedule.places import Places
-from pipeline.schedule.plan import Asked, read_plan
+from pipeline.schedule.plan import Asked, Plan, read_plan
 from pipeline.schedule.signals import on_stop
 from pipeline.schedule.tick import run_tick
 
@@ -21,7 +22,7 @@ def run_once(asked: Asked, output_folder: Path) -> int:
       OutputBusy: another process keeps the schedule.
     """
     places = Places(Output(output_folder.absolute()))
-    plan = asked.plan(read_plan(places.plan), once=True)
+    plan = asked.plan(_kept_plan(places, asked.is_whole(once=True)), once=True)
     _prepare(places)
     with kept(places):
         interrupted(places)
@@ -44,11 +45,15 @@ def keep(asked: Asked, output_folder: Path, metrics_port: int | None) -> int:
       OutputBusy: another process keeps the schedule.
     """
     places = Places(Output(output_folder.absolute()))
-    before = read_plan(places.plan)
+    before = _kept_plan(places, asked.is_whole(once=False))
     plan = asked.plan(before)
+
+    from pipeline.schedule import metrics, notices
+
+    # Later it would only be in the log, which notices are to spare people.
+    notices.check(plan.configuration())
     _prepare(places)
 
-    from pipeline.schedule import metrics
     from pipeline.schedule.daemon import Schedule
 
     with kept(places):
@@ -56,7 +61,7 @@ def keep(asked: Asked, output_folder: Path, metrics_port: int | None) -> int:
             metrics.serve(places.output, metrics_port)
         say(places, f"Keeps {places.output.root}: {plan.cron} ({plan.time_zone}), images {', '.join(plan.images)}.")
         stop = threading.Event()
-        changed = before is None or (before.cron, before.time_zone) != (plan.cron, plan.time_zone)
+        changed = _is_changed(places, before, plan)
         schedule = Schedule(plan, places.output, changed, interrupted(places), stop)
         if plan != before:
             plan.write(places.plan)
@@ -69,6 +74,23 @@ def keep(asked: Asked, output_folder: Path, metrics_port: int | None) -> int:
         on_stop(stopped)
         schedule.start()
     return 0
+
+
+def _kept_plan(places: Places, replaced: bool) -> Plan | None:
+    """What was asked for before; one that is damaged is an error only if it is needed."""
+    try:
+        return read_plan(places.plan)
+    except UsageError:
+        if not replaced:
+            raise
+        return None
+
+
+def _is_changed(places: Places, before: Plan | None, plan: Plan) -> bool:
+    """Whether it ticks at other times than before; of a plan that is damaged, that is not assumed."""
+    if before is None:
+        return not places.plan.exists()
+    return (before.cron, before.time_zone) != (plan.cron, plan.time_zone)
 
 
 def _prepare(places: Places) -> None:

@@ -102,9 +102,12 @@ def _next(places: Places, plan: Plan | None, holder: int | None) -> tuple[str | 
 def _running(places: Places) -> dict[str, Any] | None:
     """The tick that is going on: `time`, `due`, and `run_id` and `step` where a run does."""
     try:
-        began = json.loads(places.ticking.read_text())
-    except (OSError, ValueError):
+        note = json.loads(places.ticking.read_text())
+        began = {"time": note.get("time"), "due": note.get("due")}
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError, AttributeError):
+        began = {"time": None, "due": None}
     run = next((run for run in places.output.all_runs()[:1] if places.output.is_running(run)), None)
     going = read_run(run) if run else None
     return began | {"run_id": going.run_id if going else None, "step": going.step if going else None}

@@ -6,13 +6,11 @@ import json
 import random
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 from components.errors import GraftError, OutputBusy, UsageError
 from components.files import write_whole
 from components.run_summary import timestamp
-from pipeline import config as configuration
 from pipeline.config import Config, ScheduleConfig
 from pipeline.output import Output
 from pipeline.schedule import child, housekeeping, metrics, notices
@@ -30,6 +28,7 @@ from pipeline.schedule.ticks import (
     UNCHANGED,
     Tick,
     failures_in_a_row,
+    is_sound,
     read_ticks,
 )
 
@@ -62,17 +61,20 @@ def cut_short(places: Places) -> dict[str, Any] | None:
     try:
         left = json.loads(places.ticking.read_text())
         newest = _newest_run(places.output)
-        return {
+        found = {
             "time": left["time"],
             "due": left.get("due"),
             "missed": left.get("missed"),
             "run_id": None if newest == left.get("newest_run") else newest,
         }
+        if is_sound(Tick(**found, status=KILLED)):
+            return found
     except FileNotFoundError:
         return None
-    # What a full disk or a power cut left of it.
-    except (OSError, ValueError, KeyError, AttributeError):
-        return {"time": timestamp(time.time()), "due": None, "missed": None, "run_id": None}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    # What a full disk, a power cut or somebody left of it.
+    return {"time": timestamp(time.time()), "due": None, "missed": None, "run_id": None}
 
 
 def _newest_run(output: Output) -> str | None:
@@ -101,10 +103,14 @@ class _Running:
             answer = dataclasses.replace(answer, run_id=begun)
         tick = self._tick(config, answer)
         say(self.places, _story(tick))
-        try:
-            # Before the line: a notice that comes twice has the same id, and one that was lost nobody misses.
-            for event in tick.events:
+        # Before the line: a notice that comes twice has the same id, and one that was lost nobody misses.
+        for event in tick.events:
+            try:
                 notices.tell(config, self.places, event, notices.payload_of(tick, answer, self.output))
+            # A notice must not cost the line.
+            except Exception as error:
+                say(self.places, f"Nobody is told that the tick {event}: {type(error).__name__}: {error}")
+        try:
             tick.record(self.output)
             self.places.ticking.unlink(missing_ok=True)
         except OSError as error:
@@ -127,7 +133,7 @@ class _Running:
 
     def _ended(self) -> tuple[Config | None, Answer]:
         try:
-            config = configuration.load(Path(self.plan.config) if self.plan.config else None, self.plan.overrides)
+            config = self.plan.configuration()
         except UsageError as error:
             return None, Answer(FAILED, error.exit_code, error=str(error))
         try:
@@ -225,7 +231,7 @@ class _Running:
 
 def _story(tick: Tick) -> str:
     """The tick in a line."""
-    parts = [f"{tick.status}{f' ({tick.why})' if tick.why else ''} after {tick.seconds:.0f} s"]
+    parts = [f"{tick.status} after {tick.seconds:.0f} s"]
     if tick.run_id:
         parts.append(f"run {tick.run_id}")
     if tick.version:
@@ -236,7 +242,8 @@ def _story(tick: Tick) -> str:
         parts.append(f"{tick.failures} failed in a row")
     if tick.missed:
         parts.append(f"made up for {tick.missed} missed")
-    told = f"Tick: {', '.join(parts)}."
+    # Not beside the outcome, which it is no cause of: what was refused was trained for it.
+    told = f"Tick{f' ({tick.why})' if tick.why else ''}: {', '.join(parts)}."
     if notices.FAILING in tick.events:
         told += " From now on a tick tries once, until one does not fail; what is in service stays."
     return f"{told} {tick.error}" if tick.error else told

@@ -64,9 +64,22 @@ def parsed(line: str) -> Tick | None:
     try:
         row: dict[str, Any] = json.loads(line)
         # An older or newer release may have written other fields.
-        return Tick(**{name: value for name, value in row.items() if name in Tick.__dataclass_fields__})
+        tick = Tick(**{name: value for name, value in row.items() if name in Tick.__dataclass_fields__})
     except (ValueError, TypeError, AttributeError):
         return None
+    return tick if is_sound(tick) else None
+
+
+def is_sound(tick: Tick) -> bool:
+    """Whether each field is what it should be: anybody may have written to the file."""
+    texts = (tick.run_id, tick.due, tick.why, tick.error, tick.version)
+    numbers = (tick.exit_code, tick.attempts, tick.seconds, tick.failures, tick.missed)
+    return (
+        all(isinstance(text, str) for text in (tick.time, tick.status))
+        and all(text is None or isinstance(text, str) for text in texts)
+        and all(number is None or isinstance(number, int | float) for number in numbers)
+        and isinstance(tick.events, list)
+    )
 
 
 def failures_in_a_row(ticks: list[Tick]) -> int:

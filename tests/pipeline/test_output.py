@@ -102,6 +102,22 @@ def test_runs_of_one_second_get_folders_of_their_own(output, monkeypatch):
     assert first.name < second.name
 
 
+def test_run_after_a_clock_that_was_years_ahead_is_the_newest(output):
+    (output.runs / "20990101-000000").mkdir()
+    first, second = output.new_run(), output.new_run()
+    assert [run.name for run in output.all_runs()] == ["20990101-000002", "20990101-000001", "20990101-000000"]
+    assert (first.name, second.name) == ("20990101-000001", "20990101-000002")
+
+
+def test_half_a_line_that_a_full_disk_left_does_not_spoil_the_next(output):
+    output.record_tick({"status": "published"})
+    with open(output.ticks, "a") as file:
+        file.write('{"status": "fai')
+    output.record_tick({"status": "refused"})
+    lines = output.ticks.read_text().splitlines()
+    assert lines == ['{"status": "published"}', '{"status": "fai', '{"status": "refused"}']
+
+
 def test_run_ids_sort_by_age_in_the_hour_that_comes_twice_in_autumn(output, monkeypatch):
     # 02:30 summer time and, half an hour later, 02:00 winter time.
     moments = iter([1_761_438_600, 1_761_440_400])

@@ -17,7 +17,7 @@ from pipeline.output import Output, write_json
 from pipeline.schedule import metrics
 from pipeline.schedule.places import Places
 from pipeline.schedule.plan import Plan
-from pipeline.schedule.ticks import Tick
+from pipeline.schedule.ticks import Tick, read_ticks
 from tests.pipeline.outputs import Runs, images_of
 
 PLAN = Plan(["/data/images"], "0 3 * * 1", "Europe/Paris")
@@ -111,11 +111,22 @@ def test_what_graft_run_leaves_is_no_tick(output):
     assert "graft_last_tick_timestamp_seconds" not in told
 
 
-def test_damaged_totals_begin_anew_with_the_lines_that_there_are(output):
+@pytest.mark.parametrize(
+    "damaged", ['{"ticks": 7', '{"ticks": []}', '{"counted": "x"}', '{"line": 3}', '{"counted": -1}']
+)
+def test_damaged_totals_begin_anew_with_the_lines_that_there_are(output, damaged):
     ticked(output, "published", "refused")
     written(output)
-    Places(output).counters.write_text('{"ticks": 7')
+    Places(output).counters.write_text(damaged)
     assert written(output)["graft_ticks_total refused"] == 1
+
+
+@pytest.mark.parametrize("line", [{"time": 5}, {"status": []}, {"missed": "x"}, {"attempts": [1]}, {"events": 7}])
+def test_line_that_somebody_spoiled_is_passed_over(output, line):
+    ticked(output, "published")
+    output.record_tick({"time": timestamp(2000), "status": "failed", "attempts": 1} | line)
+    assert written(output)["graft_ticks_total failed"] == 0
+    assert len(read_ticks(output)) == 1
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ import time
 
 import pytest
 
-from components.errors import UsageError
+from components.errors import OutputBusy, UsageError
 from components.run_summary import timestamp
 from pipeline import cli
+from pipeline.schedule import keeping
 from pipeline.schedule.places import Places
 from pipeline.schedule.plan import Plan
 from pipeline.schedule.ticks import Tick
@@ -56,6 +57,15 @@ def test_status_in_json_and_nothing_is_written(kept, capsys):
     assert sorted(path for path in kept.root.rglob("*")) == before
 
 
+def test_lock_that_somebody_wrote_to_is_still_held(kept, capsys):
+    places = Places(kept)
+    with keeping.kept(places):
+        places.lock.write_bytes(b"\xff\xfe")
+        assert "Nobody keeps the schedule" in told(capsys, kept)
+        with pytest.raises(OutputBusy), keeping.kept(places):
+            pass
+
+
 def test_status_of_what_is_no_schedule(output, tmp_path):
     for folder in (output.root, tmp_path / "nothing"):
         with pytest.raises(UsageError, match="There is no schedule in "):
@@ -67,3 +77,12 @@ def test_status_of_single_ticks(output, capsys):
     text = told(capsys, output)
     assert "There was no tick yet." in text and "ticks come from outside (--once)" in text
     assert "Nothing is in service." in text
+
+
+@pytest.mark.parametrize("note", ["", "[]", '{"time": 5, "due": 5}'])
+def test_status_while_a_tick_goes_on_whose_note_is_damaged(kept, capsys, note):
+    places = Places(kept)
+    with keeping.kept(places):
+        places.ticking.write_text(note)
+        assert "Going on: a tick. Next tick Mon " in told(capsys, kept)
+        assert sorted(json.loads(told(capsys, kept, "--json"))["running"]) == ["due", "run_id", "step", "time"]

@@ -42,6 +42,20 @@ def test_what_nobody_mended_is_not_tried_again(scheduled):
     assert refused.events == ["refused", "recovered"]
 
 
+def test_reason_of_a_tick_is_not_told_as_the_cause_of_its_outcome(scheduled):
+    scheduled.tick(PUBLISHED | {"reason": "nothing is in service"})
+    assert "  Tick (nothing is in service): published after 0 s, run " in scheduled.log
+
+
+def test_notice_that_cannot_be_kept_does_not_cost_the_line(scheduled):
+    scheduled.configure(notices={"command": ["true"]})
+    scheduled.places.outbox.rmdir()
+    scheduled.places.outbox.write_text("no folder")
+    scheduled.places.told.write_bytes(b"\xff")
+    assert scheduled.tick(PUBLISHED).events == ["published"]
+    assert "Nobody is told" in scheduled.log
+
+
 def test_broken_configuration_fails_the_tick_without_an_attempt_and_the_next_reads_it_anew(scheduled):
     scheduled.configure(retrys=3)
     tick = scheduled.tick(PUBLISHED)
