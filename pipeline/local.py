@@ -45,6 +45,7 @@ from trainer import backbones
 MARK_FILE = "fingerprint"
 READ_AGAIN_FILE = "read_again"
 MEMORY_FILE = "memory.json"
+GROWTHS = 100  # of schema/splits.jsonl that are told from a person's changes
 
 
 def run(
@@ -227,18 +228,30 @@ class _Memory:
     def __init__(self, output: Output, inputs: str, run_id: str):
         self._file, self._splits = output.cache / MEMORY_FILE, output.schema / SPLITS_FILE
         self._inputs, self._before = inputs, _file_digest(self._splits)
-        self.name, self._added_for = run_id, ""
+        self.name, self._added_for, self._grown = run_id, "", [self._before]
         # Where the note is missing or damaged, ingestion runs once more.
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             left = json.loads(self._file.read_text())
-            if left["splits"] == self._before and left["added_for"] in ("", inputs):
-                self.name, self._added_for = left["name"], left["added_for"]
+            if left["splits"] == self._before:
+                self._grown = left.get("grown", self._grown)[-GROWTHS:]
+                if left["added_for"] in ("", inputs):
+                    self.name, self._added_for = left["name"], left["added_for"]
 
     def keep(self) -> None:
         """Notes what ingestion left."""
         after = _file_digest(self._splits)
-        added_for = self._added_for if after == self._before else self._inputs
-        write_whole(self._file, json.dumps({"name": self.name, "splits": after, "added_for": added_for}))
+        same = after == self._before
+        note = {"name": self.name, "splits": after, "added_for": self._added_for if same else self._inputs}
+        write_whole(self._file, json.dumps(note | {"grown": self._grown if same else [*self._grown, after]}))
+
+
+def _only_grew(output: Output, then: str, now: str) -> bool:
+    """Whether ingestion alone changed `schema/splits.jsonl` between two digests: it adds to it, also where no training
+    comes of it."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        grown = json.loads((output.cache / MEMORY_FILE).read_text())["grown"]
+        return grown[-1:] == [now] and then in grown
+    return False
 
 
 def _same_run(output: Output, fingerprint: str, destination: str | None) -> dict[str, Any] | None:
@@ -292,7 +305,7 @@ def _last(output: Output, fingerprint: str, destination: str | None) -> Last | N
         folder.name,
         same_inputs=now[0] == then[0],
         same_service=now[1:2] == then[1:2],
-        same_schema=now[2:] == then[2:],
+        same_schema=now[2:3] == then[2:3] and (now[3:] == then[3:] or _only_grew(output, *then[3:], *now[3:])),
         inputs=started.inputs if started else None,
     )
 

@@ -145,6 +145,17 @@ def of(output: "Output") -> Store:
     return Store(output.metadata, parse(note["server"]), note["folder"]) if note else Store(output.metadata)
 
 
+def to_change(output: "Output") -> Store:
+    """As `of`, for whoever changes what is known without a run.
+
+    Raises:
+      UsageError: the note is damaged, or the folder is a copy of one whose history it would change.
+    """
+    if note := _read_note(output):
+        _refuse_copy(note, output)
+    return of(output)
+
+
 def check(setting: str | None, output: "Output | None") -> Store | None:
     """Sees that the history of an output folder can be kept where `runner.metadata` says, and changes nothing there.
 

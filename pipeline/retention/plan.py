@@ -6,13 +6,13 @@ from pathlib import Path
 
 from components import comparison
 from components.errors import GraftError
-from components.publishing import in_use
+from components.publishing import in_use, original
 from components.serving_places import LocalServing, open_serving
 from components.storage import is_uri
 from pipeline.config import Config
 from pipeline.output import Output
 from pipeline.retention import disk
-from pipeline.retention.recorded import Artifact, Recorded, own_folder
+from pipeline.retention.recorded import Artifact, Execution, Recorded, own_folder
 from pipeline.retention.stays import ID, TOLD, Stays, contents, older
 from trainer.cache_names import FEATURES_PREFIX, IN_SERVICE_FOLDER, SCRATCH_PREFIX, UNFINISHED_PREFIX
 
@@ -26,6 +26,7 @@ LEFTOVER, CACHE, ARTIFACT, RUN, SEARCH, VERSION = "leftover", "cache", "artifact
 STATISTICS, TICKS = "statistics", "ticks"
 DEAD, BEFORE = "left by a step that failed or was killed", "left by a removal that was cut short"
 OVER = "over schedule.retention.disk_gib"
+NEWER = "something in it is newer than the step that made it"
 
 
 @dataclass(frozen=True)
@@ -123,19 +124,25 @@ class Planner:
             self._add(LEFTOVER, path, BEFORE)
         for each in self._recorded.executions:
             if each.component and not each.done:
-                self._of_execution(each.component, str(each.number), each.working)
+                self._of_execution(each)
         for path in _matching(output.cache, f"{SCRATCH_PREFIX}*"):
             self._add(LEFTOVER, path, DEAD)
 
-    def _of_execution(self, component: str, number: str, working: str | None) -> None:
-        artifacts = self._output.artifacts
+    def _of_execution(self, execution: Execution) -> None:
+        artifacts, component, number = self._output.artifacts, execution.component, str(execution.number)
         keys = [key.name for key in _folders(artifacts / component) if not key.name.startswith(".")]
         found = [own_folder(artifacts, component, key, number) for key in keys]
         found += [own_folder(artifacts, component, SYSTEM, "executor_execution", number)]
-        if working and re.fullmatch(NAMED_BY_TFX, working):
-            found += [own_folder(artifacts, component, SYSTEM, "stateful_working_dir", working)]
+        if execution.working and re.fullmatch(NAMED_BY_TFX, execution.working):
+            found += [own_folder(artifacts, component, SYSTEM, "stateful_working_dir", execution.working)]
         for folder in filter(None, found):
-            self._add(LEFTOVER, folder, DEAD)
+            self._leftover(folder, execution, DEAD)
+
+    def _leftover(self, folder: Path, execution: Execution, why: str) -> None:
+        if execution.ended is not None and disk.written(folder) > execution.ended + TOLERANCE_SECONDS:
+            self.plan.left[str(folder)] = NEWER
+        else:
+            self._add(LEFTOVER, folder, why)
 
     def _unfinished(self) -> None:
         """Downloads that every run makes anew; checkpoints, unless the next run goes on with them."""
@@ -178,7 +185,7 @@ class Planner:
             if each.component and each.run_id not in kept | set(self._stays.always):
                 system = (each.component, SYSTEM, "executor_execution", str(each.number))
                 if folder := own_folder(self._output.artifacts, *system):
-                    self._add(LEFTOVER, folder, why)
+                    self._leftover(folder, each, why)
 
     def _artifact(self, artifact: Artifact, why: str) -> None:
         if str(artifact.folder) in self._seen or str(artifact.folder) in self.plan.left:
@@ -188,7 +195,7 @@ class Planner:
                 self.plan.marks.add(artifact.number)
             return
         if artifact.ended is None or disk.written(artifact.folder) > artifact.ended + TOLERANCE_SECONDS:
-            self.plan.left[str(artifact.folder)] = "something in it is newer than the step that made it"
+            self.plan.left[str(artifact.folder)] = NEWER
             return
         self.plan.marks.add(artifact.number)
         self._add(ARTIFACT, artifact.folder, why, artifact.number)
@@ -202,11 +209,14 @@ class Planner:
                 self._version(number, why)
 
     def _free_versions(self) -> list[int]:
-        """Oldest first; what is not as it was published is not among them."""
-        serving = open_serving(self._place)
+        """Oldest first; what is not as it was published, or was copied there from elsewhere, is not among them."""
+        serving, pushed = open_serving(self._place), self._recorded.pushed
         try:
             used = in_use(serving)
-            return [number for number in serving.versions() if number not in used and serving.untouched(number)]
+            free = [number for number in serving.versions() if number not in used]
+            # Rollbacks are not in ML Metadata, but what they are copies of is.
+            ours = [number for number in free if number in pushed or original(serving, number) in pushed]
+            return [number for number in ours if serving.untouched(number)]
         except (GraftError, OSError):
             # It is among the problems already.
             return []

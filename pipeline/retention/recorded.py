@@ -1,12 +1,14 @@
 """Which artifacts ML Metadata says were made here, for which runs they are, and whether they may be used again."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
 from components.errors import UsageError
+from components.run_summary import PUSHED_VERSION, text
 from components.steps import STEPS, run_id_of
 from pipeline import lineage, metadata_store
 from pipeline.output import Output
@@ -15,7 +17,7 @@ from pipeline.output import Output
 WORKING_DIR = "__stateful_working_dir_index__"
 # `Artifact.State`, `Execution.State` and `Event.Type` of ML Metadata, whose import waits until something is read.
 _DELETED = 4
-_COMPLETE, _CACHED = 3, 5
+_COMPLETE, _CACHED, _NOT_ENDED = 3, 5, (0, 1, 2)
 _OUTPUT = 4
 
 
@@ -49,6 +51,7 @@ class Execution:
       done: whether it gave its outputs. If not, it failed or was killed: whoever holds the output folder knows that it
         does not run.
       working: name of TFX's working folder for it.
+      ended: it wrote nothing later, in seconds since 1970; None where that is not known of one that was killed.
     """
 
     number: int
@@ -56,6 +59,7 @@ class Execution:
     run_id: str
     done: bool
     working: str | None
+    ended: float | None = None
 
 
 @dataclass
@@ -66,11 +70,13 @@ class Recorded:
       artifacts: by number.
       executions: of every run and search.
       uses: numbers of the artifacts that a run made, took from the cache or read, by its id.
+      pushed: numbers of the versions that runs of it published.
     """
 
     artifacts: dict[int, Artifact] = field(default_factory=dict)
     executions: list[Execution] = field(default_factory=list)
     uses: dict[str, set[int]] = field(default_factory=dict)
+    pushed: set[int] = field(default_factory=set)
     _store: Any = None
 
     def mark(self, numbers: set[int]) -> None:
@@ -87,11 +93,12 @@ def of(output: Output) -> Iterator[Recorded]:
     """What ML Metadata knows of an output folder, which the caller holds; nothing where there is no database.
 
     Raises:
-      UsageError: the database is damaged or full, or the server that has it cannot be asked.
+      UsageError: the database is damaged or full, the server that has it cannot be asked, or what it has is the history
+        of another folder, of which this one is a copy.
     """
     from ml_metadata import errors
 
-    store = metadata_store.of(output)
+    store = metadata_store.to_change(output)
     try:
         if store.server is not None:
             yield _read(metadata_store.connect(store), store.suffix, output.artifacts)
@@ -110,6 +117,7 @@ def _read(store: Any, suffix: str, artifacts: Path) -> Recorded:
     found = Recorded(_store=store)
     components = _components(store, suffix)
     ended: dict[int, float] = {}
+    began: list[tuple[int, str, float]] = []
     for context in store.get_contexts_by_type(lineage.RUN):
         # On a server that people share only those of this folder are ours.
         if not context.name.endswith(suffix):
@@ -123,9 +131,13 @@ def _read(store: Any, suffix: str, artifacts: Path) -> Recorded:
             if event.type == _OUTPUT and event.execution_id in really:
                 ended[event.artifact_id] = really[event.execution_id].last_update_time_since_epoch / 1000
         found.executions += [_execution(each, components.get(each.id, ""), run_id) for each in executions]
+        began += [(each.id, run_id, each.create_time_since_epoch / 1000) for each in executions]
+    found.executions = [_bounded(each, began) for each in found.executions]
     numbers = sorted(set().union(*found.uses.values()))
     for artifact in store.get_artifacts_by_id(numbers) if numbers else []:
         found.artifacts[artifact.id] = _artifact(artifact, artifacts, ended.get(artifact.id))
+        if (version := text(artifact, PUSHED_VERSION)) and version.isdecimal():
+            found.pushed.add(int(version))
     return found
 
 
@@ -140,14 +152,23 @@ def _components(store: Any, suffix: str) -> dict[int, str]:
 
 
 def _execution(execution: Any, component: str, run_id: str) -> Execution:
-    properties = execution.custom_properties
+    properties, running = execution.custom_properties, execution.last_known_state in _NOT_ENDED
     return Execution(
         execution.id,
         component,
         run_id,
         done=execution.last_known_state in (_COMPLETE, _CACHED),
         working=properties[WORKING_DIR].string_value if WORKING_DIR in properties else None,
+        ended=None if running else execution.last_update_time_since_epoch / 1000,
     )
+
+
+def _bounded(execution: Execution, began: list[tuple[int, str, float]]) -> Execution:
+    """Of a step that was killed ML Metadata knows no end; but the next run began after it, as one holds the folder."""
+    if execution.ended is not None:
+        return execution
+    later = [time for number, run_id, time in began if number > execution.number and run_id != execution.run_id]
+    return dataclasses.replace(execution, ended=min(later, default=None))
 
 
 def _artifact(artifact: Any, artifacts: Path, ended: float | None) -> Artifact:

@@ -152,11 +152,12 @@ def _always(output: Output, runs: list[Run], found: Stays) -> None:
 def _of_place(place: str, runs: list[Run], found: Stays) -> None:
     """The runs that made what is in service at a place, and what it was compared with."""
     published = [run for run in runs if run.path and _same(run.serving, place)]
-    # Also where the place cannot be asked today.
     if published:
         found.always.setdefault(published[0].folder.name, f"it published to {place} last")
     try:
         serving = open_serving(place)
+        if published and not serving.versions():
+            raise GraftError("nothing is there, though runs published to it; is it on a disk that is not mounted?")
         for version in in_use(serving):
             for run_id in _publishers(serving, version, published):
                 found.always.setdefault(run_id, f"it published version {version}, which is in use")
@@ -164,6 +165,9 @@ def _of_place(place: str, runs: list[Run], found: Stays) -> None:
             found.originals |= {original(serving, version) for version in serving.versions()}
     except (GraftError, OSError) as error:
         found.originals = None
+        # Which of them made what is in service there is not known.
+        for run in published:
+            found.always.setdefault(run.folder.name, f"it published to {place}, which could not be asked")
         found.problems.append(f"What is in service at {place} could not be asked: {error}")
 
 

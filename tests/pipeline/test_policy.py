@@ -15,7 +15,7 @@ from components.publishing import publish
 from components.sources import Sources
 from pipeline import config as configuration
 from pipeline.inputs import Inputs, Started, read_started
-from pipeline.local import MARK_FILE, _inputs, _looked_at, _mark, _Run, _situation
+from pipeline.local import MARK_FILE, _inputs, _looked_at, _mark, _Memory, _Run, _situation
 from pipeline.output import write_json
 from pipeline.rollback import rollback
 from pipeline.schedule.attempt import _of_summary
@@ -272,6 +272,30 @@ def test_run_that_failed_is_made_again(life):
     assert life.decide(train_on=["new_span"]).why == "run 20260102-000000 did not finish"
     life.digest = "d1"
     assert life.decide(train_on=["new_span"]) == Decision(False, "nothing new")
+
+
+def test_splits_that_ingestion_added_for_a_look_or_a_run_that_failed_are_no_reason_to_train(life):
+    splits = life.output.schema / "splits.jsonl"
+
+    def ingested(run_id: str, text: str) -> None:
+        memory = _Memory(life.output, life.digest, run_id)
+        splits.write_text(text)
+        memory.keep()
+
+    ingested("20260101-000000", "1\n")
+    life.finished("20260101-000000", "published")
+    life.digest = "d2"
+    ingested("20260102-000000", "1\n2\n")
+    ingested("20260103-000000", "1\n2\n3\n")
+    life.digest = "d1"
+    assert life.decide() == Decision(False, "nothing new")
+    splits.write_text("1\n3\n")
+    assert life.decide().why == "schema/ was changed"
+    # What came after it does not hide it.
+    life.digest = "d2"
+    ingested("20260104-000000", "1\n3\n4\n")
+    life.digest = "d1"
+    assert life.decide().why == "schema/ was changed"
 
 
 def test_failed_first_run_is_made_again(life):

@@ -12,6 +12,7 @@ from components.errors import OutputBusy, UsageError
 from components.publishing import rollback
 from pipeline.again import report
 from pipeline.diff import diff
+from pipeline.output import Output
 from pipeline.retention import clean, disk
 from pipeline.runs import runs
 from pipeline.show import show
@@ -230,6 +231,60 @@ def test_what_a_person_put_there_or_changed_stays_and_is_told_of(made, tmp_path)
     assert "newer than the step that made it" in told[changed] and states(made.output)[changed] != DELETED
     assert outside.is_dir() and (made.output.artifacts / "Trainer" / "model" / "3").is_symlink()
     assert applied(made, runs=1)["removed"] == []
+
+
+def test_version_that_was_copied_in_stays_however_old_its_number(made, tmp_path):
+    other = Retained(tmp_path / "other")
+    other.run(run_id(0))
+    (theirs,) = versions(other.output)
+    for number in range(3):
+        made.run(run_id(number))
+    for name in ("5", "1500000000"):
+        shutil.copytree(other.output.serving / str(theirs), made.output.serving / name)
+    applied(made, days=30, disk_gib=0.0000001)
+    assert {5, 1500000000} < set(versions(made.output))
+
+
+def test_what_is_put_where_a_step_died_stays_and_the_rest_of_what_it_left_goes(made):
+    made.run(run_id(0))
+    folders = []
+    for number in (1, 2):
+        made.recorder.run(run_id(number), ends="Trainer")
+        execution = max(each.id for each in made.recorder.store.get_executions())
+        folders.append(made.output.artifacts / "Trainer" / "model" / str(execution))
+        folders[-1].mkdir(parents=True)
+    made.age()
+    made.run(run_id(3))
+    mine = folders[0] / "mine.txt"
+    mine.touch()
+    os.utime(mine, (time.time() + 600,) * 2)
+    done = applied(made)
+    assert mine.is_file() and not folders[1].exists()
+    assert str(folders[0]) in {each["path"] for each in done["left"]}
+
+
+def test_serving_folder_that_is_not_there_today_costs_nothing_that_belongs_to_it(made, tmp_path):
+    for number in range(4):
+        made.run(run_id(number))
+    statistics = made.output.schema / "published_statistics"
+    statistics.mkdir()
+    for version in versions(made.output):
+        (statistics / f"{version}.pb").touch()
+    shutil.move(made.output.serving, tmp_path / "unmounted")
+    done = applied(made, runs=1)
+    assert done["removed"] == [] and "is it on a disk that is not mounted?" in done["problems"][0]
+    shutil.move(tmp_path / "unmounted", made.output.serving)
+    assert applied(made, runs=1)["removed"] and len(folders(made)) == 2
+
+
+def test_copy_of_a_folder_with_its_history_on_a_server_is_not_cleaned(made, tmp_path):
+    made.run(run_id(0))
+    note = {"server": "mysql://ann@127.0.0.1:9/graft", "folder": "f00d", "root": str(made.output.root)}
+    (made.output.root / "metadata.json").write_text(json.dumps(note))
+    copy = tmp_path / "copy"
+    shutil.copytree(made.output.root, copy, symlinks=True)
+    with pytest.raises(UsageError, match="is a copy of"):
+        clean.apply(settings(), Output(copy))
 
 
 def test_copy_of_an_output_folder_removes_nothing_of_the_first(made, tmp_path):
