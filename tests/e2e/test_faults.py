@@ -136,7 +136,13 @@ def published(story, tmp_path_factory) -> tuple[Result, list[Result], Path]:
     process = story.start(prefix=ALONE, GRAFT_TEST_CONNECTIONS=str(calls))
     wait_for(process, lambda: story.is_in("Load TFX"))
     said = [story.ended(story.start())]
+    (run,), seen = story.output.all_runs(), None
     while process.poll() is None:
+        # Once in each step: more would take the processor from the run.
+        if (step := read_notes(run).step) == seen:
+            time.sleep(0.05)
+            continue
+        seen = step
         said.append(story.graft.command("runs", story.output.root))
         said.append(story.graft.command("show", story.output.root))
     return story.ended(process), said, calls
@@ -188,16 +194,15 @@ def test_p3_output_that_cannot_be_written_is_named(story, changed):
     assert f"The output folder {story.output.root} cannot be written (Read-only file system)" in result.error
 
 
-def test_p1_p3_ingestion_killed_and_on_a_full_disk(story, changed):
+def test_p1_ingestion_killed(story, changed):
     story.killed_when("Ingest images", lambda: story.writing("ImageExampleGen"))
-    result = story.full_from("Ingest images")
-    assert result.ran("Look at the images")
-    assert is_full(result, story, "Ingest images"), result.out
     assert story.in_service() == changed
 
 
 def test_p1_p3_transform_killed_and_on_a_full_disk(story, changed):
+    """Ingestion writes in the same way, by Beam."""
     story.killed_when("Resize and normalise", lambda: story.writing("Transform"))
+    assert "ImageExampleGen" not in read_notes(story.output.all_runs()[0]).cached, "what was half-written is not used"
     result = story.full_from("Resize and normalise")
     assert not result.ran("Ingest images")
     assert is_full(result, story, "Resize and normalise"), result.out

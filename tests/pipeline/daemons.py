@@ -78,6 +78,8 @@ class Scheduled:
                 stdout=printed,
                 stderr=subprocess.STDOUT,
                 env=environment,
+                # A shell that starts the tests in the background has them ignore it, and whatever they start.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         self._started.append(process)
         return process
