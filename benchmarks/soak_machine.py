@@ -82,9 +82,19 @@ class Disk:
 
     def fill(self, leave: int) -> None:
         """Leaves so many bytes free."""
-        free = os.statvfs(self.folder)
-        with open(self._ballast, "wb") as file, contextlib.suppress(OSError):
-            os.posix_fallocate(file.fileno(), 0, max(free.f_bavail * free.f_frsize - leave, 1))
+        with open(self._ballast, "wb") as file:
+            size = 0
+            # A run writes meanwhile, and what does not fit altogether is not taken at all.
+            for _ in range(100):
+                if (more := self._free() - leave) <= 0:
+                    return
+                with contextlib.suppress(OSError):
+                    os.posix_fallocate(file.fileno(), size, more)
+                    size += more
+
+    def _free(self) -> int:
+        found = os.statvfs(self.folder)
+        return found.f_bavail * found.f_frsize
 
     def empty(self) -> None:
         self._ballast.unlink(missing_ok=True)

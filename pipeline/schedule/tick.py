@@ -120,16 +120,19 @@ class _Running:
 
     def _afterwards(self, config: Config | None, answer: Answer) -> None:
         """What comes after each tick must not fail one that is over."""
-        steps = [lambda: notices.deliver(config, self.places, self.stop)]
         # Something was run, and left something.
-        if config is not None and self.attempts and not self._known(answer.run_id) and not self.stop.is_set():
-            steps.insert(0, lambda: say(self.places, housekeeping.tidy(config, self.output)))
-        steps.append(lambda: metrics.write(self.output, self.plan, None))
+        ran = config is not None and self.attempts and not self._known(answer.run_id) and not self.stop.is_set()
+        steps = [lambda: say(self.places, housekeeping.tidy(config, self.output))] if ran else []
+        # Also before somebody is waited for who does not answer.
+        steps += [self._measure, lambda: notices.deliver(config, self.places, self.stop), self._measure]
         for step in steps:
             try:
                 step()
             except Exception as error:
                 say(self.places, f"After the tick: {type(error).__name__}: {error}")
+
+    def _measure(self) -> None:
+        metrics.write(self.output, self.plan, None)
 
     def _ended(self) -> tuple[Config | None, Answer]:
         try:
@@ -179,6 +182,9 @@ class _Running:
         if answer.status == STOPPED and not self.stop.is_set():
             # By somebody else.
             return dataclasses.replace(answer, status=FAILED)
+        if answer.status == FAILED and answer.may_pass and self.stop.is_set():
+            # A library may have made an error of its own of being interrupted.
+            return dataclasses.replace(answer, status=STOPPED)
         return answer
 
     def _once(self, rules: ScheduleConfig) -> Answer:

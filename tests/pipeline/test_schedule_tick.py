@@ -120,7 +120,7 @@ def test_full_disk_is_tidied_first_and_fails_the_tick_only_if_that_frees_nothing
     assert scheduled.places.metrics.is_file()
 
 
-@pytest.mark.parametrize("does", ["waits", "computes"])
+@pytest.mark.parametrize("does", ["waits", "computes", "fails when it is stopped"])
 def test_stop_ends_the_run_with_all_its_processes_and_counts_neither_way(scheduled, does):
     scheduled.tick(FOR_GOOD)
     scheduled.script({"does": does, "start": True})
