@@ -142,7 +142,8 @@ def collect(
         },
         "drift": drifted(read_json(left.data_gate, DRIFT_FILE, [])),
         "training": {name: model_card.without_curves(training.get(name)) for name in ("frozen", "fine_tune")}
-        | {"starts": training.get("starts")},
+        # Only where there are two, as whoever goes through `training` expects phases.
+        | ({"starts": training["starts"]} if training.get("starts") else {}),
         "metrics": {"test": decision.get("metrics")},
         "gate": {
             "blessed": decision.get("blessed", False) and served.get("problem") is None,
