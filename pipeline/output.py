@@ -15,6 +15,7 @@ from components.errors import OutputBusy, UsageError
 from components.files import write_whole
 from components.steps import SUMMARY_FILE, Notes, read_notes
 from components.storage import is_uri
+from pipeline.held import held, holder
 
 LOCK = ".lock"
 RUN_ID = "%Y%m%d-%H%M%S"  # in UTC
@@ -101,19 +102,11 @@ class Output:
         Raises:
           OutputBusy: another process holds it; its id is named.
         """
-        with os.fdopen(os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT, 0o666), "r+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                holder = lock.read().strip() or "unknown"
-                raise OutputBusy(
-                    f"Another run (process {holder}) holds {self.root}; wait for it, or give another --output."
-                ) from None
-            # A note for others. The disk may be full: what is there is written over, and cut only then.
-            with contextlib.suppress(OSError):
-                os.truncate(lock.fileno(), os.pwrite(lock.fileno(), str(os.getpid()).encode(), 0))
+        with held(self.root / LOCK, self._busy):
             yield
+
+    def _busy(self, process: str) -> OutputBusy:
+        return OutputBusy(f"Another run (process {process}) holds {self.root}; wait for it, or give another --output.")
 
     def new_run(self) -> Path:
         """A fresh `runs/<run id>` folder."""
@@ -169,21 +162,10 @@ class Output:
             return False
         try:
             # The lock of a search (`graft tune`) that began after the run was killed says nothing of the run.
-            began = calendar.timegm(time.strptime(run.name, RUN_ID))
-            return int((self.root / LOCK).stat().st_mtime) <= began and self._is_held()
-        except (OSError, ValueError):
+            lock = self.root / LOCK
+            return int(lock.stat().st_mtime) <= _began(run) and holder(lock) is not None
+        except OSError:
             return False
-
-    def _is_held(self) -> bool:
-        with open(self.root / LOCK) as lock:
-            # Asked first: whoever tries the lock has it for a moment, and a run that starts in it is sent away.
-            if not is_alive(lock.read()):
-                return False
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
 
     def point_latest(self, run: Path) -> None:
         """Makes `runs/latest` a link to the run, atomically."""
@@ -228,17 +210,6 @@ def _began(run: Path) -> int:
     with contextlib.suppress(ValueError):
         return calendar.timegm(time.strptime(run.name, RUN_ID))
     return 0
-
-
-def is_alive(process: str) -> bool:
-    """Whether there is a process of that id."""
-    try:
-        os.kill(int(process), 0)
-    except PermissionError:
-        return True
-    except (ValueError, OverflowError, ProcessLookupError):
-        return False
-    return True
 
 
 def read_summary(run: Path) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def main() -> None:
     request, answer = json.loads(sys.argv[1]), Path(sys.argv[2])
     stop_at_sigterm()
     alone = threading.Event()
-    threading.Thread(target=end_with_the_supervisor, args=(alone,), daemon=True).start()
+    threading.Thread(target=_end_with_the_supervisor, args=(alone,), daemon=True).start()
     try:
         said = _of_summary(_run(request))
     except GraftError as error:
@@ -102,16 +102,15 @@ def _of_summary(summary: dict[str, Any]) -> Answer:
     )
 
 
-def end_with_the_supervisor(alone: threading.Event | None = None) -> None:
+def _end_with_the_supervisor(alone: threading.Event) -> None:
     """Nothing is written to the standard input; it ends when the supervisor does, however that happens.
 
     Args:
-      alone: set then; for a process that ends by itself with what it started.
+      alone: set then, so that this process ends what it started when it comes to its own end.
     """
     # Not by way of `sys.stdin`, whose lock a thread that waits would hold while the interpreter shuts down.
     os.read(0, 1)
-    if alone is not None:
-        alone.set()
+    alone.set()
     os.kill(os.getpid(), signal.SIGTERM)
     # Python hears of a signal between two of its own steps, and one in TensorFlow may take minutes.
     time.sleep(GRACE)

@@ -123,13 +123,18 @@ class _Running:
         # Something was run, and left something.
         ran = config is not None and self.attempts and not self._known(answer.run_id) and not self.stop.is_set()
         steps = [lambda: say(self.places, housekeeping.tidy(config, self.output))] if ran else []
-        # Also before somebody is waited for who does not answer.
-        steps += [self._measure, lambda: notices.deliver(config, self.places, self.stop), self._measure]
+        # Before somebody is waited for who does not answer, too.
+        steps += [self._measure, lambda: self._deliver(config)]
         for step in steps:
             try:
                 step()
             except Exception as error:
                 say(self.places, f"After the tick: {type(error).__name__}: {error}")
+
+    def _deliver(self, config: Config | None) -> None:
+        if any(self.places.outbox.glob("*.json")):
+            notices.deliver(config, self.places, self.stop)
+            self._measure()
 
     def _measure(self) -> None:
         metrics.write(self.output, self.plan, None)
