@@ -31,3 +31,12 @@ def output(tmp_path) -> Output:
     output = Output(tmp_path / "out")
     output.prepare()
     return output
+
+
+@pytest.fixture
+def model(tmp_path):
+    """What a publication takes for a model."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "saved_model.pb").write_bytes(b"model")
+    return folder

@@ -202,14 +202,6 @@ def test_distance_over_its_threshold_is_drift_and_named_with_both_numbers():
 # ---- from what lies in an output folder -----------------------------------------------------------------------------
 
 
-@pytest.fixture
-def model(tmp_path):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "saved_model.pb").write_bytes(b"model")
-    return folder
-
-
 class Life:
     """An output folder, and configuration and images that may change."""
 

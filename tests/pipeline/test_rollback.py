@@ -17,14 +17,6 @@ from tests.memory_files import MemoryFiles
 
 
 @pytest.fixture
-def model(tmp_path):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "saved_model.pb").write_bytes(b"model")
-    return folder
-
-
-@pytest.fixture
 def two(output, model):
     return [int(publish(model, output.serving, 5).name) for _ in range(2)]
 
