@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from components.causes import WORKER_ENDED
 from components.errors import UsageError
+from pipeline.clusters import CLUSTERS, cluster_arguments
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -37,16 +38,18 @@ BY_WORKERS = {
 
 
 def local_arguments(config: "Config") -> list[str]:
-    """Apache Beam's arguments where everything runs on this machine.
+    """Apache Beam's arguments for what is started on this machine.
 
     Raises:
-      UsageError: `runner.beam` is for compiled pipelines only.
+      UsageError: `runner.beam` is for compiled pipelines only, or lacks an option.
     """
     if config.runner.beam == DATAFLOW:
         raise UsageError(
             "runner.beam: dataflow is for pipelines that `graft compile` makes, as Dataflow reaches no folder of this "
-            "machine; set it to local or processes."
+            "machine; set it to local, processes, flink or spark."
         )
+    if config.runner.beam in CLUSTERS:
+        return [*cluster_arguments(config), _WORKERS_HAVE_TFX, *config.runner.beam_options]
     return [*BEAM_ARGUMENTS[config.runner.beam], *config.runner.beam_options]
 
 
