@@ -1,0 +1,67 @@
+package graft.flink;
+
+import java.io.IOException;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.Arrays;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+import org.apache.flink.api.java.ExecutionEnvironment;
+import org.apache.flink.configuration.Configuration;
+
+/** A Flink cluster that is running, known by the REST address of its job manager. */
+final class Cluster {
+  private static final Pattern SLOTS = Pattern.compile("\"slots-total\"\\s*:\\s*(\\d+)");
+  private static final Duration PATIENCE = Duration.ofSeconds(10);
+
+  private final URI master;
+  private final HttpClient client = HttpClient.newBuilder().connectTimeout(PATIENCE).build();
+
+  Cluster(String master) {
+    this.master = URI.create(master.contains("://") ? master : "http://" + master);
+  }
+
+  /** How many slots the task managers have together. */
+  int slots() throws IOException, InterruptedException {
+    HttpRequest request = HttpRequest.newBuilder(master.resolve("/overview")).timeout(PATIENCE).build();
+    String overview;
+    try {
+      overview = client.send(request, HttpResponse.BodyHandlers.ofString()).body();
+    } catch (IOException error) {
+      throw new IOException("Flink's job manager does not answer at " + master + " (" + error + ").", error);
+    }
+    Matcher matcher = SLOTS.matcher(overview);
+    if (!matcher.find()) {
+      throw new IOException("What answers at " + master + " is not Flink's job manager.");
+    }
+    int slots = Integer.parseInt(matcher.group(1));
+    if (slots == 0) {
+      throw new IOException("The Flink cluster at " + master + " has no slot: start a task manager.");
+    }
+    return slots;
+  }
+
+  /**
+   * An environment whose programs run on the cluster.
+   *
+   * @param parallelism parts that the work of an operation is divided into
+   */
+  ExecutionEnvironment environment(int parallelism) {
+    ExecutionEnvironment environment =
+        ExecutionEnvironment.createRemoteEnvironment(master.getHost(), master.getPort(), new Configuration(), jars());
+    environment.setParallelism(parallelism);
+    return environment;
+  }
+
+  /** The libraries that a Flink cluster does not have. They go to it with every job. */
+  private static String[] jars() {
+    return Arrays.stream(System.getProperty("graft.jars", "").split(Pattern.quote(java.io.File.pathSeparator)))
+        .filter(path -> !path.isEmpty())
+        .map(path -> Path.of(path).toAbsolutePath().toString())
+        .toArray(String[]::new);
+  }
+}
