@@ -16,6 +16,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
 from apache_beam.transforms.window import GlobalWindows
+from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform.tf_metadata import dataset_metadata
 from tfx import types
 from tfx.components.util import tfxio_utils
@@ -24,8 +25,12 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import io_utils
 from tfx_bsl.coders import example_coder
+from tfx_bsl.tfxio import tensor_adapter, tensor_to_arrow
+from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
+from tfx_bsl.tfxio.tfxio import TFXIO
 
 from components import broken_image, features, pixels, png, progress
+from components.example_files import WriteExamples
 from components.examples_schema import SCHEMA_FILE, class_names
 from components.ingestion import image_count
 from components.preprocessing import preprocessing_fn
@@ -52,33 +57,42 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             split: io_utils.all_files_pattern(artifact_utils.get_split_uri([examples], split))
             for split in features.SPLITS
         }
+        sources = {
+            split: make_source(pattern).Project([features.ENCODED, features.CLASS_NAME, features.SHA256])
+            for split, pattern in patterns.items()
+        }
+        with broken_image.looked_for(list(patterns.values()), lambda: _probe(settings), "cannot be decoded"):
+            self._write_graph(sources["train"], schema, settings, graph_uri)
+            with self._make_beam_pipeline() as pipeline:
+                for split, source in sources.items():
+                    _ = (
+                        pipeline
+                        | f"Read {split}" >> source.BeamSource(BATCH_SIZE)
+                        | f"Transform {split}" >> beam.ParDo(TransformBatch(graph_uri, source.TensorAdapterConfig()))
+                        | f"Encode {split}"
+                        >> beam.ParDo(EncodeExamples(graph_uri, settings["image_size"], settings["storage"]))
+                        | f"Write {split}"
+                        >> WriteExamples(os.path.join(transformed.uri, f"Split-{split}", "transformed_examples"))
+                    )
+
+    def _write_graph(self, train: TFXIO, schema: schema_pb2.Schema, settings: dict[str, Any], graph_uri: str) -> None:
+        """The graph, in a pipeline of its own.
+
+        What comes out of one stage and is asked for in another as a side input keeps them apart: with the graph in
+        files, an image is read, computed and written in one stage, and its bytes never cross from one to the next.
+        """
         with (
-            broken_image.looked_for(list(patterns.values()), lambda: _probe(settings), "cannot be decoded"),
             self._make_beam_pipeline() as pipeline,
             tft_beam.Context(self._get_tmp_dir(), desired_batch_size=BATCH_SIZE, use_deep_copy_optimization=True),
         ):
-            columns = [features.ENCODED, features.CLASS_NAME, features.SHA256]
-            sources = {split: make_source(pattern).Project(columns) for split, pattern in patterns.items()}
-            data = {
-                split: pipeline | f"Read {split}" >> source.BeamSource(BATCH_SIZE) for split, source in sources.items()
-            }
-            config = sources["train"].TensorAdapterConfig()
-            graph = (data["train"], config) | tft_beam.AnalyzeDataset(lambda inputs: preprocessing_fn(inputs, settings))
+            batches = pipeline | "Read train" >> train.BeamSource(BATCH_SIZE)
+            graph = (batches, train.TensorAdapterConfig()) | tft_beam.AnalyzeDataset(
+                lambda inputs: preprocessing_fn(inputs, settings)
+            )
             _ = graph | tft_beam.WriteTransformFn(graph_uri)
             raw = dataset_metadata.DatasetMetadata(schema)
             raw_folder = os.path.join(graph_uri, tft.TFTransformOutput.RAW_METADATA_DIR)
             _ = raw | tft_beam.WriteMetadata(raw_folder, pipeline)
-            for split, batches in data.items():
-                results, metadata = ((batches, config), graph) | f"Transform {split}" >> tft_beam.TransformDataset(
-                    output_record_batches=True
-                )
-                prefix = os.path.join(transformed.uri, f"Split-{split}", "transformed_examples")
-                _ = (
-                    results
-                    | f"Encode {split}"
-                    >> beam.ParDo(EncodeExamples(metadata.schema, settings["image_size"], settings["storage"]))
-                    | f"Write {split}" >> beam.io.WriteToTFRecord(prefix)
-                )
 
 
 def _probe(settings: dict[str, Any]) -> broken_image.Probe:
@@ -92,24 +106,46 @@ def _probe(settings: dict[str, Any]) -> broken_image.Probe:
     return lambda record: prepared([broken_image.value_of(record, features.ENCODED)])
 
 
+class TransformBatch(beam.DoFn):
+    """Record batch of raw features -> record batch of what the graph makes of them."""
+
+    def __init__(self, graph_uri: str, config: TensorAdapterConfig):
+        self._graph_uri, self._config = graph_uri, config
+
+    def setup(self) -> None:
+        self._adapter = tensor_adapter.TensorAdapter(self._config)
+        graph = tft.TFTransformOutput(self._graph_uri)
+        self._layer = graph.transform_features_layer()
+        self._converter = tensor_to_arrow.TensorsToRecordBatchConverter(
+            {
+                name: tf.TensorSpec([None, *feature.shape], feature.dtype)
+                for name, feature in graph.transformed_feature_spec().items()
+            }
+        )
+
+    def process(self, batch: pa.RecordBatch):
+        yield self._converter.convert(self._layer(self._adapter.ToBatchTensors(batch)))
+
+
 class EncodeExamples(beam.DoFn):
-    """(Record batch, pass-through features) -> serialised `tf.Example`s, bare pixels made PNGs on the way.
+    """Record batch -> serialised `tf.Example`s, bare pixels made PNGs on the way.
 
     A batch is encoded in a thread while the graph computes the next one: the graph does not keep every core busy.
     """
 
-    def __init__(self, schema, image_size: int, storage: str):
-        self._schema, self._image_size, self._storage = schema, image_size, storage
+    def __init__(self, graph_uri: str, image_size: int, storage: str):
+        self._graph_uri, self._image_size, self._storage = graph_uri, image_size, storage
 
     def setup(self) -> None:
-        self._coder = example_coder.RecordBatchToExamplesEncoder(self._schema)
+        schema = tft.TFTransformOutput(self._graph_uri).transformed_metadata.schema
+        self._coder = example_coder.RecordBatchToExamplesEncoder(schema)
         self._thread = ThreadPoolExecutor(1)
 
     def start_bundle(self) -> None:
         self._encoding: Future[list[bytes]] | None = None
 
-    def process(self, element: tuple[pa.RecordBatch, dict]):
-        before, self._encoding = self._encoding, self._thread.submit(self._encode, element[0])
+    def process(self, batch: pa.RecordBatch):
+        before, self._encoding = self._encoding, self._thread.submit(self._encode, batch)
         if before is not None:
             yield from before.result()
 

@@ -25,7 +25,9 @@ final class Unions {
         .getTransformsMap()
         .forEach(
             (id, transform) -> {
-              if (transform.getSpec().getUrn().equals(PTransformTranslation.FLATTEN_TRANSFORM_URN)) {
+              // One of a single PCollection never has another input.
+              if (transform.getSpec().getUrn().equals(PTransformTranslation.FLATTEN_TRANSFORM_URN)
+                  && transform.getInputsCount() > 1) {
                 replace(id, transform, components);
               }
             });
