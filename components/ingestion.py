@@ -20,6 +20,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components import broken_image, data_report, features, parallel, progress, storage
+from components.example_files import WriteExamples
 from components.examples_schema import write_schema
 from components.image_files import ImageFile, images_digest, records_digest
 from components.inspection import IO_ERROR, inspect_file, readable
@@ -188,9 +189,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                         made[split]
                         | f"Take {name} {split}" >> beam.Map(lambda pair, index=index: pair[index])
                         | f"Write {name} {split}"
-                        >> beam.io.WriteToTFRecord(
-                            os.path.join(uri, f"Split-{split}", "data_tfrecord"), file_name_suffix=suffix
-                        )
+                        >> WriteExamples(os.path.join(uri, f"Split-{split}", "data_tfrecord"), suffix)
                     )
             _ = made[MakeExample.LOST] | "WriteLost" >> beam.io.WriteToText(os.path.join(scratch, "lost"))
         return _read_json_lines(scratch, "lost")

@@ -18,10 +18,11 @@ from components.inspection import inspect_file
 from components.remembered import SPLITS_FILE, read_remembered
 from components.sources import list_images, resolve, spans_text
 from components.splits import build_catalog
-from pipeline import metadata_store
+from pipeline import flink, metadata_store
 from pipeline.config import Config
 from pipeline.noise import noise_to
 from pipeline.output import Output
+from pipeline.runners import FLINK
 from trainer.backbones import require_start, require_weights
 
 # Lines of one kind that are printed; --json gives all.
@@ -39,12 +40,13 @@ def check(config: Config, images: list[str], as_json: bool = False, output: Path
       output: the folder of the run that is meant: images keep the splits that runs there remember.
 
     Raises:
-      UsageError: the images, the weights or the server of runner.metadata cannot be had, what was remembered is
-        damaged, fine-tuning would begin where the backbone has nothing to train, or a format needs a package that is
-        not installed.
+      UsageError: the images, the weights, the cluster or the server of runner.metadata cannot be had, what was
+        remembered is damaged, fine-tuning would begin where the backbone has nothing to train, or a format needs a
+        package that is not installed.
       DataRefused: as the run would refuse the data.
     """
     require_packages(config.push.formats)
+    cluster = flink.require_cluster(config.runner.flink) if config.runner.beam == FLINK else None
     metadata_store.check(config.runner.metadata, Output(output.absolute()) if output else None)
     rules = config.split_rules
     remembered = read_remembered(str(output / "schema" / SPLITS_FILE), rules) if output else {}
@@ -70,6 +72,9 @@ def check(config: Config, images: list[str], as_json: bool = False, output: Path
             require_start(model.backbone, model.alpha, fine_tune.unfreeze)
         require_weights(model.backbone, model.alpha, model.weights, config.image_size)
     if not as_json:
+        if cluster is not None:
+            slots = f"{cluster.task_managers} task managers, {cluster.slots} slots"
+            click.echo(f"Flink {cluster.version} at {config.runner.flink.master}: {slots}")
         ready = f"{counts['images']} images, {model.backbone} at {config.image_size} px with {model.weights} weights"
         click.echo(f"Ready: {ready}.")
 

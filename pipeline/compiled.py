@@ -17,7 +17,7 @@ from components.sources import absolute
 from components.storage import join
 from pipeline.bound import PREFIX, RUN_ID, Bound
 from pipeline.config import DEFAULT_RESOURCES, Config, ResourcesConfig
-from pipeline.runners import DATAFLOW, beam_arguments
+from pipeline.runners import DATAFLOW, FLINK, beam_arguments
 
 # -P: whatever packages of our names lie in the working folder of an image, they are not meant.
 COMMAND = ("python", "-P", "-m", "pipeline.step")
@@ -47,7 +47,7 @@ def bind(config: Config, images: list[str], pipeline_root: str | None = None) ->
       pipeline_root: `runner.pipeline_root` if not None.
 
     Raises:
-      UsageError: the name or a place is not one that a cluster takes.
+      UsageError: the name, a place or `runner.beam` is not one that a cluster takes.
     """
     if not NAME.fullmatch(config.name):
         raise UsageError(
@@ -56,6 +56,11 @@ def bind(config: Config, images: list[str], pipeline_root: str | None = None) ->
         )
     places = [absolute(place) for place in images]
     root = absolute(pipeline_root or config.runner.pipeline_root or _beside(places[0], config.name))
+    if config.runner.beam == FLINK:
+        raise UsageError(
+            "runner.beam: flink is for graft run and graft predict; compiled pipelines take local, processes or "
+            "dataflow. Set runner.beam."
+        )
     if config.runner.beam == DATAFLOW:
         _require_dataflow(config, root)
     return Bound(config.model_dump(mode="json"), places, root)

@@ -314,26 +314,17 @@ class MountConfig(Section):
     path: Annotated[str, Field(pattern="^/")]  # where the steps find it
 
 
-class ClusterConfig(Section):
-    # HOST:PORT of Beam's job server, which hands pipelines to the engine
-    job_server: str = "localhost:8099"
-    parallelism: Annotated[int, Field(ge=1)] | None = None  # parts of a step's work; null: one a slot of the cluster
-    # how the engine starts the processes that run Graft: external (a worker pool on each of its machines starts them),
-    # process (a boot program on each does), docker (the engine starts containers of an image)
-    workers: Literal["external", "process", "docker"] = "external"
-    worker_pool: str = "localhost:50000"  # external: HOST:PORT of the worker pool, as the engine's machines see it
-    worker_command: str | None = None  # process: path of Beam's boot program on the engine's machines
-    worker_image: str | None = None  # docker: the image; null: runner.image
-    worker_processes: Annotated[int, Field(ge=1)] = 1  # that run Graft, for each task manager or executor
-
-
-class FlinkConfig(ClusterConfig):
+class FlinkConfig(Section):
     master: str = "http://localhost:8081"  # REST address of Flink's job manager
-
-
-class SparkConfig(ClusterConfig):
-    job_server: str = "localhost:8098"
-    master: str = "spark://localhost:7077"  # address of Spark's master
+    job_server: str = "localhost:8099"  # HOST:PORT of Beam's job server, which hands pipelines to Flink
+    parallelism: Annotated[int, Field(ge=1)] | None = None  # parts of a step's work; null: one a slot of the cluster
+    # how the processes that run Graft are started on the task managers' machines: external (by a worker pool on each),
+    # process (by a boot program on each), docker (as containers of an image)
+    workers: Literal["external", "process", "docker"] = "external"
+    worker_pool: str = "localhost:50000"  # external: HOST:PORT of the worker pool, as task managers see it
+    worker_command: str | None = None  # process: path of Beam's boot program on the task managers' machines
+    worker_image: str | None = None  # docker: the image; null: runner.image
+    worker_processes: Annotated[int, Field(ge=1)] = 1  # that run Graft, for each task manager
 
 
 class DataflowConfig(Section):
@@ -345,11 +336,10 @@ class DataflowConfig(Section):
 
 
 class RunnerConfig(Section):
-    # in this process, in one worker process a core, on a Flink or Spark cluster, or (compiled pipelines only) on
-    # Dataflow: ingestion, statistics and Transform, with the image as its workers' container
-    beam: Literal["local", "processes", "flink", "spark", "dataflow"] = "local"
+    # in this process, in one worker process a core, on a Flink cluster (not yet in compiled pipelines), or (compiled
+    # pipelines only) on Dataflow: ingestion, statistics and Transform, with the image as its workers' container
+    beam: Literal["local", "processes", "flink", "dataflow"] = "local"
     flink: FlinkConfig = FlinkConfig()
-    spark: SparkConfig = SparkConfig()
     dataflow: DataflowConfig = DataflowConfig()
     beam_options: list[str] = []  # further options of Apache Beam, such as --number_of_worker_harness_threads=4
     # of runs here: a MySQL or MariaDB database for ML Metadata, such as mysql://user@host:3306/database, its password

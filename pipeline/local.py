@@ -36,7 +36,7 @@ from pipeline.console import Detail, Steps, telling
 from pipeline.in_service import at as in_service_at
 from pipeline.inputs import Inputs, Started, read_started
 from pipeline.output import Output, read_summary, write_json
-from pipeline.runners import local_arguments, notice_dead_workers
+from pipeline.runners import local_arguments, notice_dead_workers, require_runner
 from pipeline.schedule import policy as policies
 from pipeline.schedule.places import Places
 from pipeline.schedule.policy import Decision, Last, Situation
@@ -74,7 +74,7 @@ def run(
     """
     began = time.time()
     require_packages(config.push.formats)
-    local_arguments(config)
+    require_runner(config)
     with _opened(config, images, output_folder, detail) as (output, sources, digest, steps):
         if config.push.destination is not None:
             open_serving(output.serving_place(config.push.destination)).prepare()

@@ -23,7 +23,7 @@ from pipeline.console import Steps
 from pipeline.image_paths import find_images
 from pipeline.noise import noise_to
 from pipeline.predict import Limits, Loaded, classifier, share_cores
-from pipeline.runners import local_arguments
+from pipeline.runners import local_arguments, require_runner
 from pipeline.scratch import scratch_beside
 
 # For more files than this Beam is started, which takes some seconds.
@@ -107,6 +107,7 @@ def _answer_all(
         for number in range(len(chunks.sizes)):
             chunks.answer(number, loaded, answers, limits, at_once)
         return
+    require_runner(config)
     from pipeline import batch
 
     batch.answer_all(chunks, scratch, form, loaded, limits, config)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from components.causes import WORKER_ENDED
 from components.errors import UsageError
-from pipeline.clusters import CLUSTERS, cluster_arguments
+from pipeline import flink
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -28,6 +28,7 @@ BEAM_ARGUMENTS = {
     ],
 }
 DATAFLOW = "dataflow"
+FLINK = "flink"
 # Steps of a compiled pipeline whose work Dataflow does, with the inputs and outputs that its workers read and write.
 # The others look at less than the whole data set.
 BY_WORKERS = {
@@ -46,11 +47,22 @@ def local_arguments(config: "Config") -> list[str]:
     if config.runner.beam == DATAFLOW:
         raise UsageError(
             "runner.beam: dataflow is for pipelines that `graft compile` makes, as Dataflow reaches no folder of this "
-            "machine; set it to local, processes, flink or spark."
+            "machine; set it to local, processes or flink."
         )
-    if config.runner.beam in CLUSTERS:
-        return [*cluster_arguments(config), _WORKERS_HAVE_TFX, *config.runner.beam_options]
+    if config.runner.beam == FLINK:
+        return [*flink.arguments(config), *config.runner.beam_options]
     return [*BEAM_ARGUMENTS[config.runner.beam], *config.runner.beam_options]
+
+
+def require_runner(config: "Config") -> None:
+    """Sees to it that what is started on this machine can have its work on Beam done.
+
+    Raises:
+      UsageError: as for `local_arguments`, or what `runner.beam` names does not answer.
+    """
+    local_arguments(config)
+    if config.runner.beam == FLINK:
+        flink.require_cluster(config.runner.flink)
 
 
 def beam_arguments(config: "Config", step: str, root: str, image: str) -> list[str]:
