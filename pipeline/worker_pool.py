@@ -43,7 +43,9 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
     def __init__(self):
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOADED)
-        self._workers: dict[str, multiprocessing.Process] = {}
+        # By who asked for it, too: every task manager of a machine gives its first worker the same id. Each asks for a
+        # worker, and for its end, by a connection of its own.
+        self._workers: dict[tuple[str, str], multiprocessing.Process] = {}
         self._lock = threading.Lock()
 
     def warm_up(self) -> None:
@@ -58,14 +60,17 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         with self._lock:
             self._forget_ended()
             process.start()
-            self._workers[request.worker_id] = process
+            self._workers[request.worker_id, context.peer()] = process
         logging.info("worker %s is process %d", request.worker_id, process.pid)
         return beam_fn_api_pb2.StartWorkerResponse()
 
     def StopWorker(self, request, context):
-        """Ends a worker, by force where it does not heed."""
+        """Ends a worker, by force where it does not heed.
+
+        One that was asked for by another connection is left alone: it ends by itself when its runner is gone.
+        """
         with self._lock:
-            process = self._workers.pop(request.worker_id, None)
+            process = self._workers.pop((request.worker_id, context.peer()), None)
         if process is not None:
             _end(process)
         return beam_fn_api_pb2.StopWorkerResponse()
