@@ -211,7 +211,8 @@ def _options_of(name: str) -> set[str]:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_option_that_the_page_names_exists(page):
     every = set().union(*(_options_of(name) for name in cli.graft.commands)) | {"--version", "--help"}
-    benchmarks = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
+    programs = [*(ROOT / "benchmarks").glob("*.py"), ROOT / "scripts" / "flink", ROOT / "pipeline" / "worker_pool.py"]
+    others = "".join(path.read_text() for path in programs)
     for word in words(page):
         named = re.findall(r"(?<![\w-])--[a-z][a-z_-]*", word.text)
         command = re.search(r"(?:^| )graft ([a-z]+)", word.text)
@@ -220,7 +221,7 @@ def test_every_option_that_the_page_names_exists(page):
             if not word.page.endswith(".yaml"):
                 assert {option for option in named if option not in FOREIGN} <= _options_of(command[1]), word
         for option in named:
-            assert option in every | FOREIGN or f'"{option}"' in benchmarks, word
+            assert option in every | FOREIGN or f'"{option}"' in others, word
 
 
 def test_every_configuration_key_and_field_of_a_summary_that_a_page_names_exists(scratch):

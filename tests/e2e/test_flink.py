@@ -40,15 +40,18 @@ def images(tmp_path_factory):
     return folder
 
 
+def _is_free(port: int) -> bool:
+    with socket.socket() as asked:
+        return asked.connect_ex(("localhost", port)) != 0
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """Where the cluster keeps its logs, and the options by which a run uses it."""
     folder = tmp_path_factory.mktemp("flink")
-    ports = {"rest": 0, "job-server": 0, "worker-pool": 0}
-    sockets = [socket.create_server(("localhost", 0)) for _ in ports]
-    ports = dict(zip(ports, (each.getsockname()[1] for each in sockets), strict=True))
-    for each in sockets:
-        each.close()
+    # Below those that the system gives to whoever asks for any, as Flink's processes do.
+    free = (port for port in range(20000 + os.getpid() % 10000, 32768) if _is_free(port))
+    ports = dict(zip(("rest", "job-server", "worker-pool"), free, strict=False))
     words = [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]
     started = subprocess.run(
         [PROGRAM, "start", "--folder", folder, "--python", sys.executable, *words], capture_output=True, text=True

@@ -10,6 +10,7 @@ import java.time.Duration;
 import java.util.Arrays;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
+import org.apache.flink.api.common.ExecutionMode;
 import org.apache.flink.api.java.ExecutionEnvironment;
 import org.apache.flink.configuration.Configuration;
 
@@ -54,6 +55,9 @@ final class Cluster {
     ExecutionEnvironment environment =
         ExecutionEnvironment.createRemoteEnvironment(master.getHost(), master.getPort(), new Configuration(), jars());
     environment.setParallelism(parallelism);
+    // Exchanges are whole before anybody reads them: a job goes on with fewer slots than parts when a task manager is
+    // lost, and does again only what was lost with it.
+    environment.getConfig().setExecutionMode(ExecutionMode.BATCH);
     return environment;
   }
 
