@@ -155,9 +155,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         write_remembered(splits_file, catalog.remembered, rules)
 
     def _threads(self) -> int:
-        """For each worker: as many as there are cores, unless there is a worker process for every core."""
-        processes = any("multi_processing" in argument for argument in self._beam_pipeline_args or [])
-        return 1 if processes else parallel.cores()
+        return parallel.threads_of_a_worker(self._beam_pipeline_args or [])
 
     def _inspect(self, files: list[ImageFile], settings: dict, scratch: str) -> list[dict]:
         progress.start(len(files), "checking images")

@@ -16,6 +16,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads_of_a_worker(beam_arguments: Iterable[str]) -> int:
+    """Threads for what one worker of Apache Beam does at a time.
+
+    As many as there are cores, unless there is a worker for every core: worker processes here are so many, and an
+    engine has as many slots.
+    """
+    for_a_core = any("multi_processing" in word or word == "--runner=PortableRunner" for word in beam_arguments)
+    return 1 if for_a_core else cores()
+
+
 @contextlib.contextmanager
 def pool(threads: int) -> Iterator[ThreadPoolExecutor]:
     """A pool that an interruption ends at once: what was not begun is not waited for."""

@@ -7,12 +7,18 @@ import ast
 import functools
 import hashlib
 import importlib.metadata
+import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("components", "pipeline", "trainer")
 # A new version of one of these can change what a step computes.
 LIBRARIES = ("tensorflow", "keras", "tfx", "apache-beam", "tensorflow-transform", "tensorflow-model-analysis", "pillow")
+
+# What Beam's workers are sent.
+ON_WORKERS = ("components.evaluation", "components.ingestion", "components.transform", "pipeline.batch")
+# Environment variable of a worker that was forked from a process in which all of it was imported.
+LOADED = "GRAFT_WORKER_SOURCE"
 
 
 def source_digest(*modules: str) -> str:
@@ -24,9 +30,7 @@ def source_digest(*modules: str) -> str:
     Returns:
       Hexadecimal SHA-256.
     """
-    digest = hashlib.sha256()
-    for path in sorted(_closure(modules)):
-        digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    digest = _digest(*modules)
     for library in LIBRARIES:
         digest.update(f"{library}=={importlib.metadata.version(library)}\n".encode())
     return digest.hexdigest()
@@ -36,6 +40,23 @@ def code_digest() -> str:
     """Digest of everything of ours that a model depends on: for what is kept about runs and versions."""
     # The last is reached by import path, which no import statement shows.
     return source_digest("pipeline.graph", "trainer.run")
+
+
+def worker_source() -> str:
+    """Digest of what workers of a cluster run, without the libraries' versions: two processes compare it.
+
+    Where a worker pool has loaded it before (`LOADED`), of what it loaded: the files may have been edited since.
+    """
+    if LOADED in os.environ:
+        return os.environ[LOADED]
+    return _digest(*ON_WORKERS).hexdigest()
+
+
+def _digest(*modules: str) -> "hashlib._Hash":
+    digest = hashlib.sha256()
+    for path in sorted(_closure(modules)):
+        digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    return digest
 
 
 def _closure(modules: tuple[str, ...]) -> set[Path]:

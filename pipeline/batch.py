@@ -20,12 +20,13 @@ from pipeline.runners import local_arguments, notice_dead_workers
 class AnswerChunk(beam.DoFn):
     """The number of a chunk -> its part. Doing it again changes nothing, so that a runner may."""
 
-    def __init__(self, folder: Path, form: type[AnswerFile], limits: Limits, model: shared.Shared, processes: int):
+    def __init__(self, folder: Path, form: type[AnswerFile], limits: Limits, model: shared.Shared, alone: bool):
         self._folder, self._form, self._limits = folder, form, limits
-        self._model, self._processes = model, processes
+        self._model, self._alone = model, alone
 
     def setup(self):
-        self._at_once = share_cores(self._processes)
+        # Counted here: a cluster's machines need not have as many cores as the one that the command runs on.
+        self._at_once = share_cores(1 if self._alone else parallel.cores())
         self._chunks = Chunks(self._folder)
         self._loaded = self._model.acquire(lambda: classifier(self._chunks.model))
         self._answers = self._form(self._loaded.names)
@@ -49,7 +50,7 @@ def answer_all(
     """
     model = shared.Shared()
     model.acquire(lambda: loaded)
-    work = AnswerChunk(folder, form, limits, model, processes=1 if config.runner.beam == "local" else parallel.cores())
+    work = AnswerChunk(folder, form, limits, model, alone=config.runner.beam == "local")
     if config.runner.beam == "processes":
         notice_dead_workers()
     with beam.Pipeline(options=PipelineOptions(local_arguments(config))) as pipeline:

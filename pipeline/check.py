@@ -22,6 +22,7 @@ from pipeline import flink, metadata_store
 from pipeline.config import Config
 from pipeline.noise import noise_to
 from pipeline.output import Output
+from pipeline.probe import proved
 from pipeline.runners import FLINK
 from trainer.backbones import require_start, require_weights
 
@@ -71,10 +72,14 @@ def check(config: Config, images: list[str], as_json: bool = False, output: Path
         if fine_tune.epochs:
             require_start(model.backbone, model.alpha, fine_tune.unfreeze)
         require_weights(model.backbone, model.alpha, model.weights, config.image_size)
+        if config.runner.beam == FLINK:
+            workers = proved(config, cluster, [*sources.places, listing.files[0].location], output)
     if not as_json:
         if cluster is not None:
             slots = f"{cluster.task_managers} task managers, {cluster.slots} slots"
             click.echo(f"Flink {cluster.version} at {config.runner.flink.master}: {slots}")
+        if config.runner.beam == FLINK:
+            click.echo(f"On Flink {workers}.")
         ready = f"{counts['images']} images, {model.backbone} at {config.image_size} px with {model.weights} weights"
         click.echo(f"Ready: {ready}.")
 

@@ -69,6 +69,10 @@ class Chunks:
             (self._listed / str(len(self.sizes))).write_text(json.dumps(chunk))
             self.sizes.append(len(chunk))
 
+    def first(self) -> list[str]:
+        """The path of the first file, where there is one."""
+        return json.loads((self._listed / "0").read_text())[:1] if self.sizes else []
+
     def answer(self, number: int, loaded: Loaded, answers: AnswerFile, limits: Limits, at_once: int) -> None:
         """Makes a chunk's part, whole or not at all; where there is one already nothing is done.
 

@@ -17,6 +17,7 @@ from components.sources import absolute
 from components.storage import join
 from pipeline.bound import PREFIX, RUN_ID, Bound
 from pipeline.config import DEFAULT_RESOURCES, Config, ResourcesConfig
+from pipeline.flink import arguments
 from pipeline.runners import DATAFLOW, FLINK, beam_arguments
 
 # -P: whatever packages of our names lie in the working folder of an image, they are not meant.
@@ -57,10 +58,7 @@ def bind(config: Config, images: list[str], pipeline_root: str | None = None) ->
     places = [absolute(place) for place in images]
     root = absolute(pipeline_root or config.runner.pipeline_root or _beside(places[0], config.name))
     if config.runner.beam == FLINK:
-        raise UsageError(
-            "runner.beam: flink is for graft run and graft predict; compiled pipelines take local, processes or "
-            "dataflow. Set runner.beam."
-        )
+        _require_flink(config, root)
     if config.runner.beam == DATAFLOW:
         _require_dataflow(config, root)
     return Bound(config.model_dump(mode="json"), places, root)
@@ -73,6 +71,15 @@ def _require_dataflow(config: Config, root: str) -> None:
     if not root.startswith("gs://"):
         raise UsageError(
             f"runner.beam: dataflow needs a pipeline root on gs://, which Dataflow's workers reach. Received: {root}."
+        )
+
+
+def _require_flink(config: Config, root: str) -> None:
+    arguments(config, image_of(config))
+    if root.startswith("minio://"):
+        raise UsageError(
+            "runner.beam: flink needs a pipeline root that its workers reach: on gs:// or s3://, or a folder of a "
+            f"volume that they and the steps mount at the same path. Received: {root}."
         )
 
 

@@ -22,6 +22,8 @@ from trainer.backbones import BACKBONES, BUNDLED, IDENTITY, block_count
 Share = Annotated[float, Field(ge=0, le=1)]
 # In runner.resources: what the steps get that are not named there.
 DEFAULT_RESOURCES = "default"
+# A name or an address (IPv6 in brackets), and a port.
+HOST_AND_PORT = re.compile(r"([^\s:/@\[\]]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}")
 
 
 class Section(BaseModel):
@@ -315,9 +317,11 @@ class MountConfig(Section):
 
 
 class FlinkConfig(Section):
-    master: str = "http://localhost:8081"  # REST address of Flink's job manager
+    # REST address of Flink's job manager, which is asked whether there is room for a job; null: it is not asked
+    master: str | None = "http://localhost:8081"
     job_server: str = "localhost:8099"  # HOST:PORT of Beam's job server, which hands pipelines to Flink
-    parallelism: Annotated[int, Field(ge=1)] | None = None  # parts of a step's work; null: one a slot of the cluster
+    # parts of a step's work; null: what the job server takes, which is one a slot for that of scripts/flink
+    parallelism: Annotated[int, Field(ge=1)] | None = None
     # how the processes that run Graft are started on the task managers' machines: external (by a worker pool on each),
     # process (by a boot program on each), docker (as containers of an image)
     workers: Literal["external", "process", "docker"] = "external"
@@ -325,6 +329,20 @@ class FlinkConfig(Section):
     worker_command: str | None = None  # process: path of Beam's boot program on the task managers' machines
     worker_image: str | None = None  # docker: the image; null: runner.image
     worker_processes: Annotated[int, Field(ge=1)] = 1  # that run Graft, for each task manager
+
+    @field_validator("master")
+    @classmethod
+    def _is_a_web_address(cls, master: str | None) -> str | None:
+        if master is not None and not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", master):
+            raise ValueError("must be an address such as http://localhost:8081")
+        return master
+
+    @field_validator("job_server", "worker_pool")
+    @classmethod
+    def _is_an_address(cls, place: str) -> str:
+        if not HOST_AND_PORT.fullmatch(place):
+            raise ValueError("must be HOST:PORT, such as localhost:8099")
+        return place
 
 
 class DataflowConfig(Section):
@@ -336,8 +354,8 @@ class DataflowConfig(Section):
 
 
 class RunnerConfig(Section):
-    # in this process, in one worker process a core, on a Flink cluster (not yet in compiled pipelines), or (compiled
-    # pipelines only) on Dataflow: ingestion, statistics and Transform, with the image as its workers' container
+    # in this process, in one worker process a core, on a Flink cluster, or (compiled pipelines only) on Dataflow: in
+    # compiled pipelines ingestion, statistics and Transform, with the image as Dataflow's workers' container
     beam: Literal["local", "processes", "flink", "dataflow"] = "local"
     flink: FlinkConfig = FlinkConfig()
     dataflow: DataflowConfig = DataflowConfig()

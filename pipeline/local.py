@@ -36,7 +36,8 @@ from pipeline.console import Detail, Steps, telling
 from pipeline.in_service import at as in_service_at
 from pipeline.inputs import Inputs, Started, read_started
 from pipeline.output import Output, read_summary, write_json
-from pipeline.runners import local_arguments, notice_dead_workers, require_runner
+from pipeline.probe import proved
+from pipeline.runners import FLINK, local_arguments, notice_dead_workers, require_runner
 from pipeline.schedule import policy as policies
 from pipeline.schedule.places import Places
 from pipeline.schedule.policy import Decision, Last, Situation
@@ -74,7 +75,7 @@ def run(
     """
     began = time.time()
     require_packages(config.push.formats)
-    require_runner(config)
+    local_arguments(config)
     with _opened(config, images, output_folder, detail) as (output, sources, digest, steps):
         if config.push.destination is not None:
             open_serving(output.serving_place(config.push.destination)).prepare()
@@ -86,6 +87,8 @@ def run(
             decision = Decision(same is None, "")
         summary = None
         if decision.train is not False:
+            # Before there is a run, but not where nothing is new: what it needs may have to be started first.
+            require_runner(config)
             started = _Run(config, sources, digest, output, output.new_run(), began)
             summary = started.execute(inputs, detail, decision, scheduled=policy is not None)
             decision = started.decision
@@ -120,6 +123,7 @@ def up_to(
     """
     began = time.time()
     with _opened(config, images, output_folder, detail) as (output, sources, digest, _):
+        require_runner(config)
         started = _Run(config, sources, digest, output, output.new_tune(), began)
         with telling(started.log, detail, started.notes.warnings.append) as steps:
             try:
@@ -517,6 +521,11 @@ class _Run:
             if fine_tune.epochs:
                 backbones.require_start(model.backbone, model.alpha, fine_tune.unfreeze)
             backbones.require_weights(model.backbone, model.alpha, model.weights, self.config.image_size)
+        if self.config.runner.beam == FLINK:
+            self.begin("Look at the cluster")
+            with steps.step(self.notes.step) as result:
+                cluster = require_runner(self.config)
+                result["note"] = proved(self.config, cluster, self.sources.places, self.output.root)
         self.begin("Load TFX")
         with steps.step(self.notes.step):
             os.environ.setdefault("KERAS_BACKEND", "tensorflow")

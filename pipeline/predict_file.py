@@ -23,7 +23,8 @@ from pipeline.console import Steps
 from pipeline.image_paths import find_images
 from pipeline.noise import noise_to
 from pipeline.predict import Limits, Loaded, classifier, share_cores
-from pipeline.runners import local_arguments, require_runner
+from pipeline.probe import proved
+from pipeline.runners import FLINK, local_arguments, require_runner
 from pipeline.scratch import scratch_beside
 
 # For more files than this Beam is started, which takes some seconds.
@@ -58,6 +59,9 @@ def predict_to_file(model: Path, paths: list[str], output: Path, config: Config)
         with steps.step("Look for images") as result:
             chunks.divide(find_images(paths))
             result["note"] = f"{sum(chunks.sizes)} files"
+        if sum(chunks.sizes) > FEW and config.runner.beam == FLINK:
+            with steps.step("Look at the cluster") as result:
+                result["note"] = proved(config, require_runner(config), chunks.first(), scratch)
         with steps.step("Load the model"):
             at_once = share_cores()
             loaded = classifier(chunks.model)
@@ -107,7 +111,6 @@ def _answer_all(
         for number in range(len(chunks.sizes)):
             chunks.answer(number, loaded, answers, limits, at_once)
         return
-    require_runner(config)
     from pipeline import batch
 
     batch.answer_all(chunks, scratch, form, loaded, limits, config)

@@ -29,8 +29,8 @@ BEAM_ARGUMENTS = {
 }
 DATAFLOW = "dataflow"
 FLINK = "flink"
-# Steps of a compiled pipeline whose work Dataflow does, with the inputs and outputs that its workers read and write.
-# The others look at less than the whole data set.
+# Steps of a compiled pipeline whose work Dataflow or Flink does, with the inputs and outputs that its workers read and
+# write. The others look at less than the whole data set.
 BY_WORKERS = {
     "ImageExampleGen": {"examples", "metadata"},
     "StatisticsGen": {"examples", "statistics"},
@@ -54,15 +54,17 @@ def local_arguments(config: "Config") -> list[str]:
     return [*BEAM_ARGUMENTS[config.runner.beam], *config.runner.beam_options]
 
 
-def require_runner(config: "Config") -> None:
+def require_runner(config: "Config") -> flink.Cluster | None:
     """Sees to it that what is started on this machine can have its work on Beam done.
 
     Raises:
       UsageError: as for `local_arguments`, or what `runner.beam` names does not answer.
+
+    Returns:
+      What Flink says of itself, where it is that and was asked.
     """
     local_arguments(config)
-    if config.runner.beam == FLINK:
-        flink.require_cluster(config.runner.flink)
+    return flink.require_cluster(config.runner.flink) if config.runner.beam == FLINK else None
 
 
 def beam_arguments(config: "Config", step: str, root: str, image: str) -> list[str]:
@@ -72,12 +74,18 @@ def beam_arguments(config: "Config", step: str, root: str, image: str) -> list[s
       config: everything that a person chooses.
       step: its id.
       root: folder or URI that artifacts go to.
-      image: that the steps run in, and Dataflow's workers, too.
+      image: that the steps run in, and workers in containers, too.
+
+    Raises:
+      UsageError: the cluster lacks an option.
     """
     runner = config.runner
-    if runner.beam != DATAFLOW or step not in BY_WORKERS:
+    has_workers = runner.beam in (DATAFLOW, FLINK)
+    if not has_workers or step not in BY_WORKERS:
         name = "processes" if runner.beam == "processes" else "local"
-        return [*BEAM_ARGUMENTS[name], *(runner.beam_options if runner.beam != DATAFLOW else [])]
+        return [*BEAM_ARGUMENTS[name], *([] if has_workers else runner.beam_options)]
+    if runner.beam == FLINK:
+        return [*flink.arguments(config, image), *runner.beam_options]
     chosen = runner.dataflow
     named = {
         "project": chosen.project,

@@ -25,7 +25,8 @@ from pipeline.bound import PREFIX, RUN_ID, Bound
 from pipeline.config import Config
 from pipeline.console import Steps
 from pipeline.copies import Copies, empty
-from pipeline.runners import BY_WORKERS, DATAFLOW_RUNNER, PROCESSES, notice_dead_workers
+from pipeline.flink import PORTABLE_RUNNER, require_cluster
+from pipeline.runners import BY_WORKERS, DATAFLOW_RUNNER, FLINK, PROCESSES, notice_dead_workers
 from pipeline.summary import note, print_refusal
 
 # Kubernetes shows what is in there as the reason why a container ended.
@@ -129,6 +130,8 @@ class Step:
         other = bound.given(_run_time_parameters(asked))
         if self.options.step == "Trainer":
             _require_weights((other or bound).config)
+        if PORTABLE_RUNNER in self.beam_arguments and (other or bound).config.runner.beam == FLINK:
+            require_cluster((other or bound).config.runner.flink)
         given = Given.parse(asked, types)
         run_id = given.properties.pop(RUN_ID, "")
         properties = given.properties | (compiled_properties(other, self.options.step) if other else {})
@@ -168,7 +171,7 @@ class Step:
     @property
     def _has_workers(self) -> bool:
         """Whether Beam's work is done on other machines."""
-        return DATAFLOW_RUNNER in self.beam_arguments
+        return DATAFLOW_RUNNER in self.beam_arguments or PORTABLE_RUNNER in self.beam_arguments
 
     def _execute(
         self, inputs: dict[str, list], outputs: dict[str, list], properties: dict[str, Any], run_id: str
@@ -196,7 +199,10 @@ class Step:
 
     def _temporary(self, outputs: dict[str, list]) -> str:
         """Where what is on its way goes: beside an output that workers write, if there are any."""
-        shared = [artifact.uri for (artifact,) in outputs.values() if storage.is_uri(artifact.uri)]
+        by_workers = BY_WORKERS.get(self.options.step, ()) if self._has_workers else ()
+        shared = [
+            artifact.uri for key, (artifact,) in outputs.items() if storage.is_uri(artifact.uri) or key in by_workers
+        ]
         return f"{shared[0].rstrip('/')}-temporary" if shared else str(self.scratch / "temporary")
 
 

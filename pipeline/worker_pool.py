@@ -25,6 +25,8 @@ from apache_beam.portability.api import (
 )
 from google.protobuf import json_format, text_format
 
+from components.source import LOADED, worker_source
+
 # What the steps on Beam import.
 PRELOADED = [
     "apache_beam.runners.worker.sdk_worker_main",
@@ -49,7 +51,11 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         self._lock = threading.Lock()
 
     def warm_up(self) -> None:
-        """Has everything imported; the first worker waits for it otherwise."""
+        """Has everything imported; the first worker waits for it otherwise.
+
+        Workers then know of which source it was: the files may be edited while the pool runs.
+        """
+        os.environ[LOADED] = worker_source()
         process = self._context.Process(target=_nothing)
         process.start()
         process.join()

@@ -78,6 +78,8 @@ FOLDERS = re.compile(r"\w+/( |$)")
 PROMETHEUS = re.compile("(scrape_configs|groups):$")
 # A configuration, or a part of one; the comment gives it a name for the commands below it.
 YAML = re.compile(r"# (?P<name>\w+\.yaml)|[a-z]+:$")
+# Of a pod, in whatever makes one.
+POD = re.compile("containers:$")
 MORE_SETTINGS = re.compile("… --set ")
 # Lines that begin like a command, and are what the program says.
 SPOKEN = re.compile(r"graft( setup)?: ")
@@ -119,6 +121,9 @@ def follow(block: Text, scratch: Scratch) -> None:
         _unit(block, scratch)
     elif PROMETHEUS.match(first):
         _prometheus(block)
+    elif POD.match(first):
+        for container in yaml.safe_load(textwrap.dedent(block.text))["containers"]:
+            assert container.get("args", ["--worker_pool"]) == ["--worker_pool"], block
     elif found := YAML.match(first):
         file = scratch.folder / (found["name"] or "part.yaml")
         file.write_text(textwrap.dedent(block.text))

@@ -383,6 +383,20 @@ def test_dataflow_does_the_work_of_three_steps_in_the_same_image(step):
     ]
 
 
+@pytest.mark.parametrize("root", ["s3://bucket/runs", "/volume/runs"])
+def test_flink_does_the_work_of_three_steps_with_the_image_that_the_steps_run_in(root):
+    overrides = ("runner.beam=flink", "runner.flink.workers=docker", "runner.beam_options=[--parallelism=7]")
+    spec = compiled.specification("kubeflow", bound_to("{}", pipeline_root=root, overrides=overrides), IMAGE)
+    for step in STEPS:
+        options = container(spec, step)["args"][10:]
+        if step not in ("ImageExampleGen", "StatisticsGen", "Transform"):
+            assert options == LOCAL
+            continue
+        assert options[0] == "--runner=PortableRunner"
+        assert f"--environment_config={IMAGE}" in options and f"--sdk_container_image={IMAGE}" in options
+        assert options[-1] == "--parallelism=7"
+
+
 def test_options_of_beam_reach_every_step_where_it_runs_there():
     found = compiled.specification(
         "kubeflow", bound_to(overrides=("runner.beam=processes", "runner.beam_options=[--x=1]")), IMAGE
@@ -465,6 +479,8 @@ def test_places_that_are_told_win():
             "needs runner.dataflow.region",
         ),
         ("/data/images", None, DATAFLOW, "needs a pipeline root on gs://"),
+        ("gs://a/images", "minio://a", ("runner.beam=flink",), "needs a pipeline root that its workers reach"),
+        ("gs://a/images", None, ("runner.beam=flink", "runner.flink.workers=process"), "runner.flink.worker_command"),
     ],
 )
 def test_what_no_cluster_takes_is_refused_in_a_sentence(images, root, overrides, words):

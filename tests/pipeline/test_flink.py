@@ -4,16 +4,24 @@ import contextlib
 import json
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import grpc
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
+from apache_beam.runners.portability.portable_runner import PortableRunner
+from tfx.utils.dependency_utils import make_beam_dependency_flags
 
+from components import parallel
 from components.errors import UsageError
-from pipeline import compiled, flink
-from pipeline.config import Config
-from pipeline.runners import local_arguments
+from pipeline import flink
+from pipeline.config import Config, load
+from pipeline.runners import BEAM_ARGUMENTS, local_arguments
 
+PROCESS = '{"command": "/opt/boot", "env": {"RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT": "1"}}'
 OVERVIEW = {"taskmanagers": 2, "slots-total": 4, "flink-version": "1.20.5"}
 
 
@@ -22,15 +30,35 @@ def _config(**options) -> Config:
     return Config.model_validate({"runner": {"beam": "flink", "flink": options, "beam_options": given}})
 
 
+def _managers(*hosts: str) -> dict:
+    return {"taskmanagers": [{"path": f"pekko.tcp://flink@{host}:4/user/rpc/taskmanager_0"} for host in hosts]}
+
+
+@pytest.fixture
+def job_server():
+    class Jobs(beam_job_api_pb2_grpc.JobServiceServicer):
+        def DescribePipelineOptions(self, request, context):
+            return beam_job_api_pb2.DescribePipelineOptionsResponse()
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    beam_job_api_pb2_grpc.add_JobServiceServicer_to_server(Jobs(), server)
+    port = server.add_insecure_port("localhost:0")
+    server.start()
+    yield f"localhost:{port}"
+    server.stop(0)
+
+
 @contextlib.contextmanager
-def _master(body: bytes):
-    """A job manager's address, at which that is answered."""
+def _master(pages: dict | bytes | None = None):
+    """A job manager's address, at which that is answered: everywhere the same, or JSON by path."""
+    pages = {"/overview": OVERVIEW, "/taskmanagers": _managers("localhost")} if pages is None else pages
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(body)
+            page = pages if isinstance(pages, bytes) else json.dumps(pages.get(self.path, [])).encode()
+            self.wfile.write(page)
 
         def log_message(self, *_):
             pass
@@ -59,7 +87,7 @@ def _free_port() -> str:
     ("options", "environment"),
     [
         ({"worker_pool": "pool:1"}, ("EXTERNAL", "pool:1")),
-        ({"workers": "process", "worker_command": "/opt/boot"}, ("PROCESS", '{"command": "/opt/boot"}')),
+        ({"workers": "process", "worker_command": "/opt/boot"}, ("PROCESS", PROCESS)),
         ({"workers": "docker", "worker_image": "place/graft:1"}, ("DOCKER", "place/graft:1")),
     ],
 )
@@ -85,15 +113,15 @@ def test_what_a_way_to_start_workers_lacks_is_named(options, key):
         local_arguments(_config(**options))
 
 
-def test_cluster_that_answers_says_what_it_is():
-    with _master(json.dumps(OVERVIEW).encode()) as master, _port() as server, _port() as pool:
-        options = _config(master=master, job_server=server, worker_pool=pool).runner.flink
+def test_cluster_that_answers_says_what_it_is(job_server):
+    with _master() as master, _port() as pool:
+        options = _config(master=master, job_server=job_server, worker_pool=pool).runner.flink
         assert flink.require_cluster(options) == flink.Cluster("1.20.5", 2, 4)
 
 
-def test_worker_pool_that_only_task_managers_see_is_not_asked_for():
-    with _master(json.dumps(OVERVIEW).encode()) as master, _port() as server:
-        flink.require_cluster(_config(master=master, job_server=server, worker_pool="no.such.host:1").runner.flink)
+def test_worker_pool_that_only_task_managers_see_is_not_asked_for(job_server):
+    with _master() as master:
+        flink.require_cluster(_config(master=master, job_server=job_server, worker_pool="no.such.host:1").runner.flink)
 
 
 @pytest.mark.parametrize(
@@ -105,27 +133,90 @@ def test_something_else_that_answers_is_said_to_be_something_else(body, said):
         flink.require_cluster(_config(master=master).runner.flink)
 
 
-def test_part_that_does_not_answer_is_named_with_its_key_and_what_to_start():
+def test_part_that_does_not_answer_is_named_with_its_key_and_what_to_start(job_server):
     with pytest.raises(UsageError, match=r"runner\.flink\.master.*scripts/flink start"):
         flink.require_cluster(_config(master=f"http://{_free_port()}").runner.flink)
-    with _master(json.dumps(OVERVIEW).encode()) as master, _port() as server:
+    with _master() as master:
         with pytest.raises(UsageError, match=r"job server does not answer at .*runner\.flink\.job_server"):
             flink.require_cluster(_config(master=master, job_server=_free_port()).runner.flink)
         with pytest.raises(UsageError, match=r"worker pool does not answer at .*runner\.flink\.worker_pool"):
-            flink.require_cluster(_config(master=master, job_server=server, worker_pool=_free_port()).runner.flink)
-        with pytest.raises(UsageError, match=r"job_server must be HOST:PORT\. Received: nowhere"):
-            flink.require_cluster(_config(master=master, job_server="nowhere").runner.flink)
+            flink.require_cluster(_config(master=master, job_server=job_server, worker_pool=_free_port()).runner.flink)
 
 
 def test_cluster_without_a_slot_is_none():
     with (
-        _master(json.dumps(OVERVIEW | {"taskmanagers": 0, "slots-total": 0}).encode()) as master,
-        pytest.raises(UsageError, match="no slot; start a task manager"),
+        _master({"/overview": OVERVIEW | {"taskmanagers": 0, "slots-total": 0}}) as master,
+        pytest.raises(UsageError, match="and no slot; start a task manager"),
     ):
         flink.require_cluster(_config(master=master).runner.flink)
 
 
-def test_compiled_pipeline_is_refused_rather_than_run_elsewhere(tmp_path):
-    config = _config().model_copy(update={"name": "flowers"})
-    with pytest.raises(UsageError, match="flink is for graft run"):
-        compiled.bind(config, [str(tmp_path)])
+def test_flink_that_starts_task_managers_itself_may_have_none(job_server):
+    none = OVERVIEW | {"taskmanagers": 0, "slots-total": 0}
+    for key, value in (("execution.target", "yarn-session"), ("kubernetes.cluster-id", "mine")):
+        settings = [{"key": key, "value": value}]
+        with _master({"/overview": none, "/jobmanager/config": settings, "/taskmanagers": _managers()}) as master:
+            found = flink.require_cluster(_config(master=master, job_server=job_server).runner.flink)
+        assert found.slots == 0
+
+
+def test_more_parts_than_slots_are_refused_before_flink_waits_for_slots():
+    with _master() as master, pytest.raises(UsageError, match=r"parallelism is 5, and Flink at .* and 4 slots: lower"):
+        flink.require_cluster(_config(master=master, parallelism=5).runner.flink)
+
+
+@pytest.mark.parametrize("where", ["10.0.0.7", "task-manager-1"])
+def test_worker_pool_beside_task_managers_elsewhere_is_not_looked_for_here(job_server, where):
+    """Their localhost is not this machine's, though a forwarded port makes Flink look as if it was here."""
+    with _master({"/overview": OVERVIEW, "/taskmanagers": _managers("localhost", where)}) as master:
+        options = _config(master=master, job_server=job_server, worker_pool=_free_port()).runner.flink
+        assert flink.require_cluster(options)
+
+
+def test_what_listens_and_is_no_job_server_is_told_from_one(monkeypatch, job_server):
+    monkeypatch.setattr(flink, "PATIENCE", 0.5)
+    assert flink.require_cluster(_config(master=None, job_server=job_server).runner.flink) is None
+    with _port() as silent, pytest.raises(flink.NotThere, match="does not answer as Beam's job server") as refused:
+        flink.require_cluster(_config(master=None, job_server=silent).runner.flink)
+    assert (refused.value.exit_code, refused.value.may_pass) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("job_server", "http://localhost:8099"),
+        ("job_server", "localhost"),
+        ("worker_pool", "me@localhost:1"),
+        ("master", "localhost:8081"),
+        ("master", "http://name:secret@host:8081"),
+    ],
+)
+def test_address_that_is_none_is_refused_by_its_key(key, value):
+    with pytest.raises(UsageError, match=f"runner.flink.{key}"):
+        load(None, [f"runner.flink.{key}={value}"])
+
+
+def test_addresses_of_every_kind_are_taken():
+    for place in ("[::1]:80", "10.0.0.1:80", "jobs.example.org:80"):
+        assert load(None, [f"runner.flink.job_server='{place}'"]).runner.flink.job_server == place
+
+
+def test_nothing_is_staged_for_workers_which_have_everything():
+    for options in (
+        {},
+        {"workers": "docker", "worker_image": "graft:1"},
+        {"workers": "process", "worker_command": "/b"},
+    ):
+        arguments = local_arguments(_config(**options))
+        assert make_beam_dependency_flags(arguments) == arguments
+        told = PipelineOptions(arguments)
+        assert PipelineOptionsValidator(told, PortableRunner()).validate() == []
+        assert not PortableRunner._create_environment(told)._artifacts
+        assert not told.get_all_options()["save_main_session"]
+
+
+def test_worker_for_every_core_does_one_thing_at_a_time(monkeypatch):
+    monkeypatch.setattr(parallel, "cores", lambda: 7)
+    assert parallel.threads_of_a_worker(local_arguments(Config())) == 7
+    assert parallel.threads_of_a_worker(local_arguments(_config())) == 1
+    assert parallel.threads_of_a_worker(BEAM_ARGUMENTS["processes"]) == 1

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import zlib
 
-import keras
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -30,7 +29,7 @@ from pipeline.predict_printed import predict_printed
 from pipeline.scratch import ENDING, scratch_beside
 from tests.conftest import ROOT
 from tests.memory_files import MemoryFiles
-from trainer.export import export
+from tests.pipeline.exported import exported
 
 # One for each channel, and then some; as hostile as a folder's name can be.
 NAMES = ["path", 'green, "so" to say', "two\r\nlines", "error", "é"]
@@ -40,14 +39,7 @@ COLOURS = {"path": (250, 0, 0), NAMES[1]: (0, 250, 0), NAMES[2]: (0, 0, 250)}
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """Names the strongest channel."""
-    inputs = keras.Input((8, 8, 3))
-    outputs = keras.layers.Dense(5, activation="softmax")(keras.layers.GlobalAveragePooling2D()(inputs))
-    network = keras.Model(inputs, outputs)
-    network.set_weights([np.eye(3, 5, dtype=np.float32), np.zeros(5, np.float32)])
-    folder = tmp_path_factory.mktemp("serving") / "7"
-    constants = (np.arange(3), np.full(3, 4 / 255, np.float32), np.zeros(3, np.float32))
-    export(network, NAMES, {"size": 8, "mode": "stretch", "storage": "png"}, constants, folder)
-    return folder
+    return exported(tmp_path_factory.mktemp("serving") / "7", NAMES)
 
 
 @pytest.fixture(scope="module")

@@ -104,7 +104,7 @@ def memory(monkeypatch):
     MemoryFiles.clear()
 
 
-@pytest.mark.parametrize("runner", ["DataflowRunner", "FnApiRunner"])
+@pytest.mark.parametrize("runner", ["DataflowRunner", "PortableRunner", "FnApiRunner"])
 def test_what_workers_elsewhere_read_and_write_stays_in_the_store_and_all_else_is_copied(memory, tmp_path, runner):
     from tfx.types import standard_artifacts
 
@@ -117,7 +117,7 @@ def test_what_workers_elsewhere_read_and_write_stays_in_the_store_and_all_else_i
     outputs = ("examples", "metadata", "schema", "catalog")
     step = Step(argparse.Namespace(step="ImageExampleGen"), [f"--runner={runner}"], tmp_path)
     given = {key: artifact(key) for key in outputs}
-    stays = BY_WORKERS["ImageExampleGen"] if runner == "DataflowRunner" else set()
+    stays = BY_WORKERS["ImageExampleGen"] if runner != "FnApiRunner" else set()
     with step._copied({}, given):
         assert {key for key in outputs if given[key][0].uri == f"mem://bucket/{key}"} == stays
         for key in set(outputs) - stays:
@@ -126,6 +126,20 @@ def test_what_workers_elsewhere_read_and_write_stays_in_the_store_and_all_else_i
     assert (temporary == "mem://bucket/examples-temporary") == bool(stays)
     assert [given[key][0].uri for key in outputs] == [f"mem://bucket/{key}" for key in outputs]
     assert set(memory.files) == {f"mem://bucket/{key}/new" for key in set(outputs) - stays}
+
+
+def test_workers_of_a_cluster_find_what_is_on_its_way_on_the_volume_that_they_share(tmp_path):
+    from tfx.types import standard_artifacts
+
+    made = {key: standard_artifacts.Model() for key in ("catalog", "examples")}
+    for key, artifact in made.items():
+        artifact.uri = f"/volume/{key}"
+    outputs = {key: [artifact] for key, artifact in made.items()}
+    step = Step(argparse.Namespace(step="ImageExampleGen"), ["--runner=PortableRunner"], tmp_path)
+    assert step._temporary(outputs) == "/volume/examples-temporary"
+    # What no worker writes may lie in this container alone.
+    step = Step(argparse.Namespace(step="Trainer"), ["--runner=PortableRunner"], tmp_path)
+    assert step._temporary(outputs) == str(tmp_path / "temporary")
 
 
 def test_folders_that_workers_made_in_the_store_are_no_objects_that_the_launcher_of_kubeflow_stumbles_over(
