@@ -1,15 +1,18 @@
 """The model in service as what a candidate is compared with, or why there is no comparison."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from components import records
 from components.publishing import newest
 from components.sentences import some
 
 # What the evaluation calls.
 SIGNATURES = ("serving_examples", "transform_features")
 MOST_NAMED = 10
+BATCH_SIZE = 32  # images that a model is asked about at a time
 
 
 @dataclass(frozen=True)
@@ -73,15 +76,16 @@ def failure_of(model: Path, examples: list[str], classes: int) -> str | None:
 
     Args:
       model: folder of the SavedModel.
-      examples: TFRecord files of raw examples.
+      examples: TFRecord files of raw examples, paths or URIs.
       classes: probabilities that it should give an image.
     """
     import tensorflow as tf
 
     loaded = _loaded(model)
-    for batch in tf.data.TFRecordDataset(examples).batch(32):
+    left = records.read(examples)
+    while batch := list(itertools.islice(left, BATCH_SIZE)):
         try:
-            answers = {name: loaded.signatures[name](batch) for name in SIGNATURES}
+            answers = {name: loaded.signatures[name](tf.constant(batch)) for name in SIGNATURES}
             found = answers["serving_examples"]["probabilities"].shape
         # As above: in any way that it can be broken.
         except Exception as error:

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from components import causes, features, parallel, progress
+from components import causes, features, parallel, progress, records, storage
 from components.errors import ImageFailed, printable
 
 LIMIT = 120  # seconds until a search is given up
@@ -109,8 +109,11 @@ def find(patterns: Sequence[str], probe: Probe, fails: str) -> ImageFailed | Non
 def _records(patterns: Sequence[str]) -> Iterator[bytes]:
     import tensorflow as tf
 
-    files = [path for pattern in patterns for path in sorted(tf.io.gfile.glob(pattern))]
-    yield from tf.data.TFRecordDataset(files).as_numpy_iterator()
+    files = []
+    for pattern in patterns:
+        folder, _, _ = pattern.rpartition("/")
+        files += storage.files_in(folder) if storage.is_uri(pattern) else sorted(tf.io.gfile.glob(pattern))
+    yield from records.read(files)
 
 
 def _failed(record: bytes, error: Exception, artifact: str, fails: str) -> ImageFailed:

@@ -4,9 +4,11 @@ TFX's executor runs TFMA; an extra extractor writes what both models said of eac
 on that. TFMA's own thresholds are not used: they cannot express the paired test, and are skipped without a baseline.
 """
 
+import contextlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +23,7 @@ from tfx.types import artifact_utils, standard_artifacts, standard_component_spe
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.utils import io_utils, json_utils, path_utils, proto_utils
 
-from components import broken_image, causes, concerns, features, metrics, predictions, progress
+from components import broken_image, causes, concerns, features, metrics, predictions, progress, storage
 from components.baseline import Baseline, choose_baseline, failure_of, probe, stored_class_names
 from components.examples_schema import SCHEMA_FILE, read_class_names
 from components.gate import OVERALL, Check, GateRules, Images, decide, detectable_drop
@@ -63,14 +65,27 @@ def eval_config(with_baseline: bool) -> tfma.EvalConfig:
 
 
 class Executor(tfx_evaluator.Executor):
-    """Finds the baseline, runs TFMA, decides, blesses."""
+    """Finds the baseline, runs TFMA, decides, blesses.
+
+    TFMA may run on workers elsewhere. Then examples and evaluation lie under URIs, and so does the temporary folder, in
+    which workers find both models; all other artifacts are local, and the decision is made here.
+    """
 
     def Do(self, input_dict, output_dict, exec_properties) -> None:
+        temporary = self._get_tmp_dir()
+        with contextlib.ExitStack() as opened:
+            if storage.is_uri(temporary):
+                self._scratch = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="graft-evaluation-")))
+            else:
+                self._scratch = Path(temporary)
+            self._judge(input_dict, output_dict, exec_properties)
+
+    def _judge(self, input_dict, output_dict, exec_properties) -> None:
         model = artifact_utils.get_single_instance(input_dict[standard_component_specs.MODEL_KEY])
-        evaluation = Path(artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY]))
+        evaluation = artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY])
         schema = artifact_utils.get_single_uri(input_dict[standard_component_specs.SCHEMA_KEY])
         class_names = read_class_names(str(Path(schema, SCHEMA_FILE)))
-        serving = local_copy(exec_properties["serving"], Path(self._get_tmp_dir(), "in_service"))
+        serving = local_copy(exec_properties["serving"], self._scratch / "in_service")
         # Before anything is compared: the Pusher publishes only if it is still in service then.
         in_service = newest(serving)
         baseline = choose_baseline(serving, class_names)
@@ -100,7 +115,7 @@ class Executor(tfx_evaluator.Executor):
             "baseline_reason": baseline.reason,
             "in_service_version": int(in_service.name) if in_service else None,
         }
-        (evaluation / features.DECISION_FILE).write_text(json.dumps(result, indent=1))
+        storage.write(f"{evaluation}/{features.DECISION_FILE}", json.dumps(result, indent=1).encode())
         progress.warn_of(concerns.of_decision(result, asdict(rules)))
         _bless(output_dict, result["blessed"], model, baseline.version)
 
@@ -119,18 +134,19 @@ class Executor(tfx_evaluator.Executor):
 
     def _evaluate(self, input_dict, output_dict, baseline: Baseline, class_names: list[str]) -> None:
         """TFX's Evaluator, which leaves the prediction lines besides TFMA's files."""
-        evaluation = Path(artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY]))
-        shutil.rmtree(evaluation / PREDICTIONS, ignore_errors=True)
+        evaluation = artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY])
+        folder = f"{evaluation.rstrip('/')}/{PREDICTIONS}"
+        storage.empty(folder)
         inputs, columns = dict(input_dict), {CANDIDATE: list(range(len(class_names)))}
         if baseline.version:
-            inputs[standard_component_specs.BASELINE_MODEL_KEY] = [_as_artifact(baseline.version, self._get_tmp_dir())]
+            inputs[standard_component_specs.BASELINE_MODEL_KEY] = [_as_artifact(baseline.version, self._scratch)]
             columns[BASELINE] = [baseline.class_names.index(name) for name in class_names]
-        settings = Path(self._get_tmp_dir(), "predictions.json")
+        settings = self._scratch / "predictions.json"
         settings.parent.mkdir(parents=True, exist_ok=True)
         (examples,) = input_dict[standard_component_specs.EXAMPLES_KEY]
         progress.start(image_count(examples, "test"), "evaluating")
-        folder = str(evaluation / PREDICTIONS)
-        settings.write_text(json.dumps({"folder": folder, "class_names": class_names, "columns": columns}))
+        written = {"folder": folder, "class_names": class_names, "columns": columns}
+        settings.write_text(json.dumps({"written": written, "stored": self._stored(inputs)}))
         # The extractor is built inside TFX's executor, which hands it nothing of ours; this process is the way.
         os.environ[predictions.SETTINGS] = str(settings)
         config = proto_utils.proto_to_json(eval_config(baseline.version is not None))
@@ -144,10 +160,28 @@ class Executor(tfx_evaluator.Executor):
             },
         )
 
+    def _stored(self, inputs) -> dict[str, str]:
+        """Where workers elsewhere find the models, by name; empty where they find them where they are.
+
+        They are stored once more: the one in service may lie where only this step reaches it, or be removed meanwhile.
+        """
+        temporary = self._get_tmp_dir()
+        if not storage.is_uri(temporary):
+            return {}
+        keys = {
+            CANDIDATE: standard_component_specs.MODEL_KEY,
+            BASELINE: standard_component_specs.BASELINE_MODEL_KEY,
+        }
+        found = {name: f"{temporary.rstrip('/')}/{name}" for name, key in keys.items() if key in inputs}
+        for name, uri in found.items():
+            model = Path(path_utils.serving_model_path(artifact_utils.get_single_uri(inputs[keys[name]])))
+            storage.upload_folder(model, uri)
+        return found
+
 
 def _test_files(input_dict) -> list[str]:
     folders = artifact_utils.get_split_uris(input_dict[standard_component_specs.EXAMPLES_KEY], "test")
-    return [str(path) for folder in folders for path in sorted(Path(folder).iterdir())]
+    return [place for folder in folders for place in storage.files_in(folder)]
 
 
 def class_order(names: list[str], class_names: list[str]) -> Check:
@@ -180,9 +214,9 @@ def _answers(rows: list[dict], model: str) -> Answers:
     return Answers(ids, scores, true_scores)
 
 
-def _as_artifact(version: Path, scratch: str) -> types.Artifact:
+def _as_artifact(version: Path, scratch: Path) -> types.Artifact:
     """A published version as the Model artifact that TFX's executor expects (it looks for `Format-Serving`)."""
-    folder = Path(scratch, "baseline")
+    folder = scratch / "baseline"
     # A copy: TensorFlow's file system takes a link to a folder for a file.
     shutil.copytree(version, folder / "Format-Serving")
     artifact = standard_artifacts.Model()

@@ -4,17 +4,18 @@ Each is `{key, filename, label, format, height, width, channels, candidate: {id,
 `baseline` only where a model in service was asked, too.
 """
 
+import json
 from pathlib import Path
 
-from components.files import read_json_lines
+from components import storage
 
 PREDICTIONS = "predictions"
 CANDIDATE, BASELINE = "candidate", "baseline"
 
 
-def read_predictions(evaluation: Path) -> list[dict]:
-    """The prediction lines, sorted by key so that no runner's order matters."""
+def read_predictions(evaluation: Path | str) -> list[dict]:
+    """The prediction lines of an evaluation at a path or URI, sorted by key so that no runner's order matters."""
     rows = []
-    for path in (evaluation / PREDICTIONS).glob("*.jsonl"):
-        rows += read_json_lines(path)
+    for place in storage.files_in(f"{evaluation}/{PREDICTIONS}", ".jsonl"):
+        rows += [json.loads(line) for line in storage.read_bytes(place).splitlines()]
     return sorted(rows, key=lambda row: row["key"])

@@ -2,17 +2,55 @@
 
 import json
 import os
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import tensorflow as tf
 import tensorflow_model_analysis as tfma
 
-from components import features, progress
+from components import features, progress, storage
 from components.prediction_lines import CANDIDATE, PREDICTIONS
 
 SETTINGS = "graft_predictions_settings"
 NUMBERS = {"height": features.HEIGHT, "width": features.WIDTH, "channels": features.CHANNELS}
+
+
+def _settings() -> dict[str, Any]:
+    return json.loads(Path(os.environ[SETTINGS]).read_text())
+
+
+def custom_eval_shared_model(eval_saved_model_path, model_name, eval_config, add_metrics_callbacks=None):
+    """TFMA's model, loaded from a store where workers elsewhere are to load it; TFX calls this by its name."""
+    uri = _settings()["stored"].get(model_name or CANDIDATE)
+    loader = tfma.types.ModelLoader(StoredModel(uri), [tf.saved_model.SERVING]) if uri else None
+    return tfma.default_eval_shared_model(
+        eval_saved_model_path,
+        add_metrics_callbacks,
+        model_name=model_name,
+        eval_config=eval_config,
+        custom_model_loader=loader,
+    )
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """Loads a SavedModel from a URI, read by Beam's file systems as everything else is: TensorFlow's know fewer.
+
+    Attributes:
+      uri: of the folder.
+    """
+
+    uri: str
+
+    def __call__(self) -> Any:
+        with tempfile.TemporaryDirectory(prefix="graft-model-") as folder:
+            storage.download_folder(self.uri, Path(folder))
+            # Nothing is read later: variables are in memory then, and tables are filled.
+            return tf.saved_model.load(folder, tags=[tf.saved_model.SERVING])
 
 
 def custom_extractors(eval_shared_model, eval_config, tensor_adapter_config):
@@ -20,10 +58,9 @@ def custom_extractors(eval_shared_model, eval_config, tensor_adapter_config):
     extractors = tfma.default_extractors(
         eval_shared_model=eval_shared_model, eval_config=eval_config, tensor_adapter_config=tensor_adapter_config
     )
-    settings = json.loads(Path(os.environ[SETTINGS]).read_text())
     # Before the extractors that slice: up to there extracts come in batches.
     at = next(i for i, extractor in enumerate(extractors) if extractor.stage_name == "ExtractUnbatchedInputs")
-    write = WritePredictions(**settings)
+    write = WritePredictions(**_settings()["written"])
     extractors.insert(at, tfma.extractors.Extractor(stage_name="WritePredictions", ptransform=write))
     return extractors
 

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from components import parallel
 from components.errors import UsageError
 from components.files import write_whole
 
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 COPY_BYTES = 1 << 20  # at a time
+TRANSFERS = 16  # of files of a folder at a time
 SYSTEM_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 
@@ -110,6 +112,46 @@ def delete(locations: list[str]) -> None:
             FileSystems.delete([location])
 
 
+def empty(place: str) -> None:
+    """Removes all files of a folder, a path or URI: what an earlier try of a step, which was killed, left where it was
+    to write. A platform tries again with the same places, and half of what was written by one belongs to nothing that
+    another writes."""
+    if is_uri(place):
+        delete([entry.path for entry in find(f"{place.rstrip('/')}/", "**")])
+        if place.startswith("gs://"):
+            remove_folder_objects(place)
+    else:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def download_folder(uri: str, folder: Path) -> None:
+    """Copies every object under a URI into a local folder, which is made.
+
+    Raises:
+      UsageError: an object has a name that no file can have; and as for `find`.
+      OSError: one cannot be read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    start = len(uri.rstrip("/")) + 1
+    places = {entry.path: folder / entry.path[start:] for entry in find(f"{uri.rstrip('/')}/", "**")}
+    for place, path in places.items():
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(f"{place} has a name that no file can have; remove it.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with parallel.pool(TRANSFERS) as pool:
+        for copied in [pool.submit(download, place, path) for place, path in places.items()]:
+            copied.result()
+
+
+def upload_folder(folder: Path, uri: str) -> None:
+    """Stores every file of a local folder under a path or URI; `OSError` where that is not possible."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    with parallel.pool(TRANSFERS) as pool:
+        stored = [pool.submit(write, f"{uri.rstrip('/')}/{path.relative_to(folder)}", path) for path in paths]
+        for each in stored:
+            each.result()
+
+
 def remove_folder_objects(uri: str) -> None:
     """Removes the empty objects under a `gs://` URI that stand for folders; what lies in the folders stays."""
     from apache_beam.io.filesystems import FileSystems
@@ -140,7 +182,7 @@ def files_in(folder: str, ending: str = "") -> list[str]:
       UsageError: as for `exists`.
     """
     if is_uri(folder):
-        found = [entry.path for entry in find(f"{folder}/", "*")]
+        found = [entry.path for entry in find(f"{folder.rstrip('/')}/", "*")]
     else:
         found = [str(path) for path in Path(folder).glob("*") if path.is_file()]
     return sorted(path for path in found if path.endswith(ending))

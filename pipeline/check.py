@@ -18,7 +18,7 @@ from components.inspection import inspect_file
 from components.remembered import SPLITS_FILE, read_remembered
 from components.sources import list_images, resolve, spans_text
 from components.splits import build_catalog
-from pipeline import flink, metadata_store
+from pipeline import dataflow, flink, metadata_store
 from pipeline.config import Config
 from pipeline.noise import noise_to
 from pipeline.output import Output
@@ -42,11 +42,13 @@ def check(config: Config, images: list[str], as_json: bool = False, output: Path
 
     Raises:
       UsageError: the images, the weights, the cluster or the server of runner.metadata cannot be had, what was
-        remembered is damaged, fine-tuning would begin where the backbone has nothing to train, or a format needs a
-        package that is not installed.
+        remembered is damaged, fine-tuning would begin where the backbone has nothing to train, a format needs a package
+        that is not installed, or Dataflow would refuse its options.
       DataRefused: as the run would refuse the data.
     """
     require_packages(config.push.formats)
+    if config.runner.beam == dataflow.DATAFLOW:
+        dataflow.require(config)
     cluster = flink.require_cluster(config.runner.flink) if config.runner.beam == FLINK else None
     metadata_store.check(config.runner.metadata, Output(output.absolute()) if output else None)
     rules = config.split_rules

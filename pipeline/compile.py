@@ -7,7 +7,7 @@ import click
 
 from components.files import write_whole
 from components.storage import is_uri
-from pipeline import compiled
+from pipeline import compiled, dataflow
 from pipeline.bound import Bound
 from pipeline.config import Config, RunnerConfig
 from pipeline.noise import noise_to
@@ -50,6 +50,7 @@ def described(target: str, bound: Bound, image: str, *more: str) -> list[str]:
         f"Artifacts: {bound.root}",
         f"Models: {bound.serving}",
         f"Every step runs in: {image}",
+        *([f"Dataflow: {dataflow.told(bound.config, image)}"] if bound.config.runner.beam == dataflow.DATAFLOW else []),
         *more,
     ]
     # Vertex mounts every bucket that its account may read.

@@ -14,11 +14,13 @@ import yaml
 
 from components.errors import UsageError
 from components.sources import absolute
-from components.storage import join
+from components.storage import is_uri, join
+from pipeline import dataflow
 from pipeline.bound import PREFIX, RUN_ID, Bound
 from pipeline.config import DEFAULT_RESOURCES, Config, ResourcesConfig
+from pipeline.dataflow import DATAFLOW
 from pipeline.flink import arguments
-from pipeline.runners import DATAFLOW, FLINK, beam_arguments
+from pipeline.runners import BY_WORKERS, FLINK, beam_arguments
 
 # -P: whatever packages of our names lie in the working folder of an image, they are not meant.
 COMMAND = ("python", "-P", "-m", "pipeline.step")
@@ -60,26 +62,18 @@ def bind(config: Config, images: list[str], pipeline_root: str | None = None) ->
     if config.runner.beam == FLINK:
         _require_flink(config, root)
     if config.runner.beam == DATAFLOW:
-        _require_dataflow(config, root)
+        dataflow.require(config)
+        dataflow.require_root(config, root)
     return Bound(config.model_dump(mode="json"), places, root)
-
-
-def _require_dataflow(config: Config, root: str) -> None:
-    missing = [name for name in ("project", "region") if getattr(config.runner.dataflow, name) is None]
-    if missing:
-        raise UsageError(f"runner.beam: dataflow needs runner.dataflow.{missing[0]}; set it.")
-    if not root.startswith("gs://"):
-        raise UsageError(
-            f"runner.beam: dataflow needs a pipeline root on gs://, which Dataflow's workers reach. Received: {root}."
-        )
 
 
 def _require_flink(config: Config, root: str) -> None:
     arguments(config, image_of(config))
-    if root.startswith("minio://"):
+    if is_uri(root) and not root.startswith("gs://"):
+        # TensorFlow, which reads and writes there, too, knows no other store.
         raise UsageError(
-            "runner.beam: flink needs a pipeline root that its workers reach: on gs:// or s3://, or a folder of a "
-            f"volume that they and the steps mount at the same path. Received: {root}."
+            "runner.beam: flink needs a pipeline root that its workers reach: on gs://, or a folder of a volume that "
+            f"they and the steps mount at the same path. Received: {root}."
         )
 
 
@@ -95,8 +89,15 @@ def _beside(place: str, name: str) -> str:
 
 
 def image_of(config: Config, given: str | None = None) -> str:
-    """The image that every step runs in: the one that was given, or configured, or what `make image` builds."""
-    return given or config.runner.image or f"graft:{importlib.metadata.version('graft-pipeline')}"
+    """The image that every step runs in: the one that was given, or configured, or what `make image` builds.
+
+    Raises:
+      UsageError: Dataflow's workers are to run in it, too, and cannot pull it.
+    """
+    image = given or config.runner.image or f"graft:{importlib.metadata.version('graft-pipeline')}"
+    if config.runner.beam == DATAFLOW:
+        dataflow.require_image(config, image)
+    return image
 
 
 def specification(target: str, bound: Bound, image: str) -> dict[str, Any]:
@@ -112,6 +113,8 @@ def specification(target: str, bound: Bound, image: str) -> dict[str, Any]:
     """
     from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner as runner
 
+    if bound.config.runner.beam == DATAFLOW:
+        dataflow.require_arguments(beam_arguments(bound.config, next(iter(BY_WORKERS)), bound.root, image))
     settings = runner.KubeflowV2DagRunnerConfig(
         default_image=image, default_commands=COMMAND, use_pipeline_spec_2_1=True
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from components.conversion import FILES
 from components.errors import UsageError
@@ -15,7 +15,7 @@ from components.gate_terms import COMPARABLE
 from components.slices import SLICERS
 from components.splits import SplitRules
 from components.steps import STEPS
-from pipeline import metadata_store
+from pipeline import dataflow, metadata_store
 from pipeline.schedule.secrets import check_address, check_headers
 from trainer.backbones import BACKBONES, BUNDLED, IDENTITY, block_count
 
@@ -346,16 +346,39 @@ class FlinkConfig(Section):
 
 
 class DataflowConfig(Section):
-    project: str | None = None  # Google Cloud project
+    project: Annotated[str, Field(coerce_numbers_to_str=True)] | None = None  # id of the Google Cloud project
     region: str | None = None  # such as europe-west4
-    machine_type: str | None = None  # of a worker; null: Dataflow's default
-    max_workers: Annotated[int, Field(ge=1)] | None = None  # null: no bound but the quota's
+    staging_location: str | None = None  # folder on gs:// that jobs are laid in; null: staging under the pipeline root
+    temp_location: str | None = None  # for what is on its way; null: temporary under the pipeline root
+    image: str | None = None  # of the workers, with this version of Graft; null: the one that the steps run in
+    machine_type: str | None = None  # of a worker, such as n2-standard-4; null: Dataflow's default
+    workers: Annotated[int, Field(ge=1)] | None = None  # that a job begins with; null: Dataflow's choice
+    max_workers: Annotated[int, Field(ge=1)] | None = None  # that a job grows to; null: no bound but the quota's
+    # throughput_based: as many workers as keep busy; none: `workers` of them all the time; null: Dataflow's default
+    autoscaling: Literal["throughput_based", "none"] | None = None
     disk_gib: Annotated[int, Field(ge=1)] | None = None  # GiB of a worker's disk; null: Dataflow's default
+    disk_type: Literal["pd-standard", "pd-balanced", "pd-ssd", "hyperdisk-balanced"] | None = None  # null: the default
+    zone: str | None = None  # that workers run in; null: where there is room in the region
+    network: str | None = None  # name of a VPC network; null: default
+    subnetwork: str | None = None  # regions/REGION/subnetworks/NAME, or with the whole address before it
+    public_ips: bool | None = None  # of workers; false needs Private Google Access. null: Dataflow's default, true
+    service_account: str | None = None  # that workers run as; null: runner.service_account
+
+    @field_validator("*")
+    @classmethod
+    def _has_its_form(cls, value: Any, about: ValidationInfo) -> Any:
+        return dataflow.checked(about.field_name, value)
+
+    @model_validator(mode="after")
+    def _goes_together(self):
+        dataflow.check_together(self)
+        return self
 
 
 class RunnerConfig(Section):
     # in this process, in one worker process a core, on a Flink cluster, or (compiled pipelines only) on Dataflow: in
-    # compiled pipelines ingestion, statistics and Transform, with the image as Dataflow's workers' container
+    # compiled pipelines ingestion, statistics, Transform and evaluation, with the image as Dataflow's workers'
+    # container
     beam: Literal["local", "processes", "flink", "dataflow"] = "local"
     flink: FlinkConfig = FlinkConfig()
     dataflow: DataflowConfig = DataflowConfig()

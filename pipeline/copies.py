@@ -5,18 +5,16 @@ writes is stored when it has ended. Training reads its images many times, from t
 """
 
 import os
-import shutil
 from pathlib import Path
 
-from components import parallel, storage
-from components.errors import UsageError
+from components import storage
+from components.storage import empty
 
 # Where Kubeflow Pipelines' launcher puts what a step reads, and from where it stores what a step wrote, by scheme. It
 # knows the cluster's own object store, and has its credentials.
 LAUNCHER_FOLDERS = {"gs://": "/gcs/", "minio://": "/minio/", "s3://": "/s3/"}
 # Set where that launcher has started this process.
 LAUNCHED = "KFP_POD_NAME"
-TRANSFERS = 16  # at a time
 
 
 class Copies:
@@ -41,7 +39,7 @@ class Copies:
         """
         folder = self._folder(uri)
         if self._is_ours(uri):
-            download(uri, Path(folder))
+            storage.download_folder(uri, Path(folder))
         return folder
 
     def write(self, uri: str) -> str:
@@ -57,7 +55,7 @@ class Copies:
         """Stores everything that was written; `OSError` where that is not possible."""
         for uri, folder in self._written.items():
             empty(uri)
-            upload(Path(folder), uri)
+            storage.upload_folder(Path(folder), uri)
 
     def uri_of(self, place: str) -> str:
         """What stands for a copy, or for something in one, outside of this container; other text as it is."""
@@ -81,35 +79,3 @@ class Copies:
         scheme, _, rest = uri.partition("://")
         folder = LAUNCHER_FOLDERS.get(f"{scheme}://") if self._launched else None
         return folder and folder + rest.rstrip("/")
-
-
-def empty(place: str) -> None:
-    """Removes what an earlier try of a step, which was killed, left where it was to write; a platform tries again with
-    the same places, and half of what was written by one belongs to nothing that another writes."""
-    if storage.is_uri(place):
-        storage.delete([entry.path for entry in storage.find(f"{place.rstrip('/')}/", "**")])
-    else:
-        shutil.rmtree(place, ignore_errors=True)
-
-
-def download(uri: str, folder: Path) -> None:
-    """Copies every object under a URI into a folder, which is made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    start = len(uri.rstrip("/")) + 1
-    places = {entry.path: folder / entry.path[start:] for entry in storage.find(f"{uri.rstrip('/')}/", "**")}
-    for place, path in places.items():
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise UsageError(f"{place} has a name that no file can have; remove it.")
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with parallel.pool(TRANSFERS) as pool:
-        for copied in [pool.submit(storage.download, place, path) for place, path in places.items()]:
-            copied.result()
-
-
-def upload(folder: Path, uri: str) -> None:
-    """Stores every file of a folder under a URI."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    with parallel.pool(TRANSFERS) as pool:
-        stored = [pool.submit(storage.write, f"{uri.rstrip('/')}/{path.relative_to(folder)}", path) for path in paths]
-        for each in stored:
-            each.result()

@@ -1,11 +1,14 @@
 """Where Apache Beam runs: what `runner.beam` stands for. Nothing heavy is imported."""
 
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from components.causes import WORKER_ENDED
 from components.errors import UsageError
-from pipeline import flink
+from pipeline import dataflow, flink
+from pipeline.dataflow import DATAFLOW, DATAFLOW_RUNNER
+from pipeline.flink import PORTABLE_RUNNER
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -14,9 +17,8 @@ if TYPE_CHECKING:
 # temporary folder that nobody removes. It lets that be where an image for the workers is named. This runner has no use
 # for one.
 _WORKERS_HAVE_TFX = "--sdk_container_image=none"
-# By these a step knows where its work is done: in a worker process for each core, or on other machines.
+# By this a step knows that its work is done in a worker process for each core.
 PROCESSES = "--direct_running_mode=multi_processing"
-DATAFLOW_RUNNER = "--runner=DataflowRunner"
 BEAM_ARGUMENTS = {
     # Named, because Beam's default tries to download another runner first.
     "local": ["--runner=FnApiRunner", _WORKERS_HAVE_TFX],
@@ -27,14 +29,14 @@ BEAM_ARGUMENTS = {
         _WORKERS_HAVE_TFX,
     ],
 }
-DATAFLOW = "dataflow"
 FLINK = "flink"
-# Steps of a compiled pipeline whose work Dataflow or Flink does, with the inputs and outputs that its workers read and
-# write. The others look at less than the whole data set.
+# Steps of a compiled pipeline whose work is done by workers elsewhere, on Dataflow or Flink, if there are any, with the
+# inputs and outputs that those read and write. The others look at less than the whole data set.
 BY_WORKERS = {
     "ImageExampleGen": {"examples", "metadata"},
     "StatisticsGen": {"examples", "statistics"},
     "Transform": {"examples", "schema", "transform_graph", "transformed_examples"},
+    "GatedEvaluator": {"examples", "evaluation"},
 }
 
 
@@ -86,23 +88,12 @@ def beam_arguments(config: "Config", step: str, root: str, image: str) -> list[s
         return [*BEAM_ARGUMENTS[name], *([] if has_workers else runner.beam_options)]
     if runner.beam == FLINK:
         return [*flink.arguments(config, image), *runner.beam_options]
-    chosen = runner.dataflow
-    named = {
-        "project": chosen.project,
-        "region": chosen.region,
-        "temp_location": f"{root}/temporary",
-        "staging_location": f"{root}/staging",
-        "sdk_container_image": image,
-        # Graft is in the image, at the version of this specification.
-        "sdk_location": "container",
-        "worker_machine_type": chosen.machine_type,
-        "max_num_workers": chosen.max_workers,
-        "disk_size_gb": chosen.disk_gib,
-        "service_account_email": runner.service_account,
-    }
-    labels = [f"--labels={name}={value}" for name, value in sorted(runner.labels.items())]
-    given = [f"--{name}={value}" for name, value in named.items() if value is not None]
-    return [DATAFLOW_RUNNER, *given, *labels, *runner.beam_options]
+    return [*dataflow.arguments(config, root, image), *runner.beam_options]
+
+
+def has_workers_elsewhere(arguments: Sequence[str]) -> bool:
+    """Whether Apache Beam's arguments have the work done by processes that reach no folder of this one's own."""
+    return any(runner in arguments for runner in (DATAFLOW_RUNNER, PORTABLE_RUNNER))
 
 
 def notice_dead_workers() -> None:

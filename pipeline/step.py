@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ from pipeline.bound import PREFIX, RUN_ID, Bound
 from pipeline.config import Config
 from pipeline.console import Steps
 from pipeline.copies import Copies, empty
+from pipeline.dataflow import DATAFLOW_RUNNER, job_name
 from pipeline.flink import PORTABLE_RUNNER, require_cluster
-from pipeline.runners import BY_WORKERS, DATAFLOW_RUNNER, FLINK, PROCESSES, notice_dead_workers
+from pipeline.runners import BY_WORKERS, FLINK, PROCESSES, has_workers_elsewhere, notice_dead_workers
 from pipeline.summary import note, print_refusal
 
 # Kubernetes shows what is in there as the reason why a container ended.
@@ -132,6 +133,8 @@ class Step:
             _require_weights((other or bound).config)
         if PORTABLE_RUNNER in self.beam_arguments and (other or bound).config.runner.beam == FLINK:
             require_cluster((other or bound).config.runner.flink)
+        if DATAFLOW_RUNNER in self.beam_arguments and not any("job_name" in word for word in self.beam_arguments):
+            self.beam_arguments = [*self.beam_arguments, f"--job_name={job_name(bound.config.name, self.options.step)}"]
         given = Given.parse(asked, types)
         run_id = given.properties.pop(RUN_ID, "")
         properties = given.properties | (compiled_properties(other, self.options.step) if other else {})
@@ -149,7 +152,7 @@ class Step:
         copies, places = Copies(self.scratch / "artifacts"), {}
         for artifacts, local in ((inputs, copies.read), (outputs, copies.write)):
             for key, (artifact,) in artifacts.items():
-                if not (self._has_workers and key in BY_WORKERS.get(self.options.step, ())):
+                if key not in self._by_workers:
                     places[artifacts is outputs, key] = artifact.uri
                     artifact.uri = local(artifact.uri)
                 elif artifacts is outputs:
@@ -169,9 +172,9 @@ class Step:
                     value.string_value = copies.uri_of(value.string_value)
 
     @property
-    def _has_workers(self) -> bool:
-        """Whether Beam's work is done on other machines."""
-        return DATAFLOW_RUNNER in self.beam_arguments or PORTABLE_RUNNER in self.beam_arguments
+    def _by_workers(self) -> Collection[str]:
+        """The inputs and outputs that are read and written by workers elsewhere."""
+        return BY_WORKERS.get(self.options.step, ()) if has_workers_elsewhere(self.beam_arguments) else ()
 
     def _execute(
         self, inputs: dict[str, list], outputs: dict[str, list], properties: dict[str, Any], run_id: str
@@ -199,10 +202,7 @@ class Step:
 
     def _temporary(self, outputs: dict[str, list]) -> str:
         """Where what is on its way goes: beside an output that workers write, if there are any."""
-        by_workers = BY_WORKERS.get(self.options.step, ()) if self._has_workers else ()
-        shared = [
-            artifact.uri for key, (artifact,) in outputs.items() if storage.is_uri(artifact.uri) or key in by_workers
-        ]
+        shared = [artifact.uri for key, (artifact,) in outputs.items() if key in self._by_workers]
         return f"{shared[0].rstrip('/')}-temporary" if shared else str(self.scratch / "temporary")
 
 

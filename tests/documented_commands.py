@@ -344,7 +344,7 @@ def _elsewhere(line: Text, arguments: list[str], scratch: Scratch) -> None:
 
 ELSEWHERE = {
     "kubectl": ("apply", "wait", "port-forward", "logs", "describe", "create"),
-    "gcloud": ("services", "storage", "artifacts", "iam", "projects", "auth", "ai"),
+    "gcloud": ("services", "storage", "artifacts", "iam", "projects", "auth", "ai", "dataflow"),
 }
 RULES = {
     "kubectl": _elsewhere,

@@ -179,6 +179,7 @@ def test_browser_is_answered_through_a_proxy_as_the_page_sets_it_up(scratch):
 # In backticks, and options of other programs.
 FOREIGN = {"--model_base_path", "--max_num_load_retries", "--load_retry_interval_micros", "--logdir", "--user"}
 FOREIGN |= {"--sdk_container_image", "--environment_type", "--environment_config", "--worker_pool", "--extra_package"}
+FOREIGN |= {"--dataflow_job_file", "--dataflow_kms_key", "--flexrs_goal", "--number_of_worker_harness_threads"}
 FOREIGN |= {"--sdk_location", "--semi_persist_dir", "--setup_file", "--provision_endpoint", "--id"}
 FILES = (
     "jsonl",

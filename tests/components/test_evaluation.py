@@ -12,10 +12,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from components import features, progress
-from components.baseline import choose_baseline
+from components import features, progress, records
+from components.baseline import choose_baseline, failure_of
 from components.errors import ImageFailed
 from components.examples_schema import write_schema
+from tests.memory_files import MemoryFiles
 
 SIZE = 8
 NAMES = ["blue", "green", "red"]
@@ -243,6 +244,34 @@ def test_g5_model_in_service_that_fails_when_called_is_said_aloud_and_the_floors
     assert outcome.check("accuracy")["passed"]
     assert "baseline" not in outcome.rows[0]
     assert len(outcome.rows) == 90
+
+
+# ---- what workers elsewhere read (tests/pipeline/test_dataflow_jobs.py has the whole step) ---------------------------
+
+
+@pytest.fixture
+def memory():
+    MemoryFiles.clear()
+    yield MemoryFiles
+    MemoryFiles.clear()
+
+
+def test_records_are_the_same_in_a_store_as_in_a_folder_and_a_file_that_is_cut_off_is_told(examples, memory):
+    (file,) = examples.glob("Split-test/*")
+    wanted = list(records.read([str(file)]))
+    whole, cut = (f"mem://bucket/{name}" for name in ("whole", "cut"))
+    memory.put(whole, file.read_bytes())
+    memory.put(cut, file.read_bytes()[:-10])
+    assert len(wanted) == 90 and list(records.read([whole, whole])) == 2 * wanted
+    with pytest.raises(OSError, match="mem://bucket/cut is cut off"):
+        list(records.read([cut]))
+
+
+def test_g5_model_that_fails_is_asked_about_the_images_that_workers_read(examples, memory, models):
+    (file,) = examples.glob("Split-test/*")
+    place = memory.put("mem://bucket/data", file.read_bytes())
+    assert failure_of(models / "good", [place], 3) is None
+    assert failure_of(models / "good", [place], 4).startswith("probabilities of the shape (32, 3)")
 
 
 # ---- the choice alone, without TFMA ---------------------------------------------------------------------------------

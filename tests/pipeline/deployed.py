@@ -87,16 +87,17 @@ def same_requests(dry: list[dict], sent: list[tuple]) -> None:
     ]
 
 
-def certificate(path: Path) -> ssl.SSLContext:
-    """For a server at 127.0.0.1: signed by itself, and written to a file for those who are to trust it."""
+def certificate(path: Path, *hosts: str) -> ssl.SSLContext:
+    """For a server at 127.0.0.1, or one that stands for hosts: signed by itself, in a file for who is to trust it."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    names = [x509.IPAddress(IPv4Address("127.0.0.1")), *map(x509.DNSName, hosts)]
     now = datetime.datetime.now(datetime.UTC)
     made = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), False)
+        .add_extension(x509.SubjectAlternativeName(names), False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
         .sign(key, hashes.SHA256())
     )

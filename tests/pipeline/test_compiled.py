@@ -13,6 +13,7 @@ from pipeline import compiled
 from pipeline.bound import Bound, parameter_name
 from pipeline.compile import described
 from pipeline.config import changed, load
+from pipeline.runners import BY_WORKERS
 
 IMAGE = "europe-docker.pkg.dev/project/graft:0.1.0"
 SETTINGS = """
@@ -360,10 +361,10 @@ DATAFLOW = (
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_dataflow_does_the_work_of_three_steps_in_the_same_image(step):
+def test_dataflow_does_the_work_of_four_steps_in_the_same_image(step):
     spec = compiled.specification("vertex", bound_to(overrides=(*DATAFLOW, T4)), IMAGE)
     options = container(spec, step)["args"][10:]
-    if step not in ("ImageExampleGen", "StatisticsGen", "Transform"):
+    if step not in BY_WORKERS:
         assert options == LOCAL
         return
     assert options == [
@@ -383,13 +384,13 @@ def test_dataflow_does_the_work_of_three_steps_in_the_same_image(step):
     ]
 
 
-@pytest.mark.parametrize("root", ["s3://bucket/runs", "/volume/runs"])
-def test_flink_does_the_work_of_three_steps_with_the_image_that_the_steps_run_in(root):
+@pytest.mark.parametrize("root", ["gs://bucket/runs", "/volume/runs"])
+def test_flink_does_the_work_of_four_steps_with_the_image_that_the_steps_run_in(root):
     overrides = ("runner.beam=flink", "runner.flink.workers=docker", "runner.beam_options=[--parallelism=7]")
     spec = compiled.specification("kubeflow", bound_to("{}", pipeline_root=root, overrides=overrides), IMAGE)
     for step in STEPS:
         options = container(spec, step)["args"][10:]
-        if step not in ("ImageExampleGen", "StatisticsGen", "Transform"):
+        if step not in BY_WORKERS:
             assert options == LOCAL
             continue
         assert options[0] == "--runner=PortableRunner"
@@ -475,11 +476,12 @@ def test_places_that_are_told_win():
         (
             "gs://bucket/images",
             None,
-            ("runner.beam=dataflow", "runner.dataflow.project=p"),
+            ("runner.beam=dataflow", "runner.dataflow.project=project"),
             "needs runner.dataflow.region",
         ),
         ("/data/images", None, DATAFLOW, "needs a pipeline root on gs://"),
         ("gs://a/images", "minio://a", ("runner.beam=flink",), "needs a pipeline root that its workers reach"),
+        ("gs://a/images", "s3://a/runs", ("runner.beam=flink",), "needs a pipeline root that its workers reach"),
         ("gs://a/images", None, ("runner.beam=flink", "runner.flink.workers=process"), "runner.flink.worker_command"),
     ],
 )

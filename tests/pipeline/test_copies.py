@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from components.errors import UsageError
+from components.storage import download_folder
 from pipeline import copies
-from pipeline.copies import Copies, download
+from pipeline.copies import Copies
 from tests.memory_files import MemoryFiles
 
 URI = "mem://bucket/run/examples"
@@ -78,7 +79,7 @@ def test_names_that_lead_out_of_the_folder_are_refused(memory, tmp_path, name):
     memory.put(f"{URI}/fine", b"x")
     memory.put(f"{URI}/{name}", b"x")
     with pytest.raises(UsageError, match="has a name that no file can have; remove it"):
-        download(URI, tmp_path / "a" / "b")
+        download_folder(URI, tmp_path / "a" / "b")
     assert not list(tmp_path.rglob("escaped"))
 
 
