@@ -200,7 +200,7 @@ def _alike(name: str) -> str:
     return "/".join(re.sub(r"\[\w+\]| (train|eval|test)\b", "", part) for part in name.split("/")[:2])
 
 
-HOLDS_FILES = "Create holds the files and records, which is for whoever owns the flow of data in ingestion to change"
+HOLDS_FILES = "ingestion puts its list of files and records into the job (docs/dataflow.md)"
 
 
 @pytest.mark.parametrize(
