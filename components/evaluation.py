@@ -115,7 +115,7 @@ class Executor(tfx_evaluator.Executor):
             "baseline_reason": baseline.reason,
             "in_service_version": int(in_service.name) if in_service else None,
         }
-        storage.write(f"{evaluation}/{features.DECISION_FILE}", json.dumps(result, indent=1).encode())
+        storage.write(storage.join(evaluation, features.DECISION_FILE), json.dumps(result, indent=1).encode())
         progress.warn_of(concerns.of_decision(result, asdict(rules)))
         _bless(output_dict, result["blessed"], model, baseline.version)
 
@@ -135,7 +135,7 @@ class Executor(tfx_evaluator.Executor):
     def _evaluate(self, input_dict, output_dict, baseline: Baseline, class_names: list[str]) -> None:
         """TFX's Evaluator, which leaves the prediction lines besides TFMA's files."""
         evaluation = artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY])
-        folder = f"{evaluation.rstrip('/')}/{PREDICTIONS}"
+        folder = storage.join(evaluation, PREDICTIONS)
         storage.empty(folder)
         inputs, columns = dict(input_dict), {CANDIDATE: list(range(len(class_names)))}
         if baseline.version:
@@ -172,7 +172,7 @@ class Executor(tfx_evaluator.Executor):
             CANDIDATE: standard_component_specs.MODEL_KEY,
             BASELINE: standard_component_specs.BASELINE_MODEL_KEY,
         }
-        found = {name: f"{temporary.rstrip('/')}/{name}" for name, key in keys.items() if key in inputs}
+        found = {name: storage.join(temporary, name) for name, key in keys.items() if key in inputs}
         for name, uri in found.items():
             model = Path(path_utils.serving_model_path(artifact_utils.get_single_uri(inputs[keys[name]])))
             storage.upload_folder(model, uri)

@@ -154,18 +154,16 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         progress.warn_of(data_report.concerns_of(counts))
         write_remembered(splits_file, catalog.remembered, rules)
 
-    def _threads(self) -> int:
-        return parallel.threads_of_a_worker(self._beam_pipeline_args or [])
-
     def _inspect(self, files: list[ImageFile], settings: dict, scratch: str) -> list[dict]:
         progress.start(len(files), "checking images")
+        threads = parallel.threads_of_a_worker(self._beam_pipeline_args or [])
         prefix = os.path.join(scratch, "records")
         batches = [files[start : start + BATCH_SIZE] for start in range(0, len(files), BATCH_SIZE)]
         with self._make_beam_pipeline() as pipeline:
             _ = (
                 pipeline
                 | "Files" >> beam.Create(batches, reshuffle=True)
-                | "Inspect" >> beam.ParDo(InspectFiles(settings["max_pixels"], settings["max_bytes"], self._threads()))
+                | "Inspect" >> beam.ParDo(InspectFiles(settings["max_pixels"], settings["max_bytes"], threads))
                 | "WriteRecords" >> beam.io.WriteToText(prefix)
             )
         return _read_json_lines(scratch, "records")

@@ -10,6 +10,9 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+# Of Apache Beam's arguments: by this a step knows that its work is done by other processes, perhaps on other machines.
+PORTABLE_RUNNER = "--runner=PortableRunner"
+
 
 def cores() -> int:
     """Processor cores that this process may use, where the system says so; otherwise those of the machine."""
@@ -22,7 +25,7 @@ def threads_of_a_worker(beam_arguments: Iterable[str]) -> int:
     As many as there are cores, unless there is a worker for every core: worker processes here are so many, and an
     engine has as many slots.
     """
-    for_a_core = any("multi_processing" in word or word == "--runner=PortableRunner" for word in beam_arguments)
+    for_a_core = any("multi_processing" in word or word == PORTABLE_RUNNER for word in beam_arguments)
     return 1 if for_a_core else cores()
 
 

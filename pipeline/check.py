@@ -18,12 +18,13 @@ from components.inspection import inspect_file
 from components.remembered import SPLITS_FILE, read_remembered
 from components.sources import list_images, resolve, spans_text
 from components.splits import build_catalog
-from pipeline import dataflow, flink, metadata_store
+from pipeline import dataflow, metadata_store
 from pipeline.config import Config
+from pipeline.flink import FLINK
 from pipeline.noise import noise_to
 from pipeline.output import Output
 from pipeline.probe import proved
-from pipeline.runners import FLINK
+from pipeline.runners import require_runner
 from trainer.backbones import require_start, require_weights
 
 # Lines of one kind that are printed; --json gives all.
@@ -49,7 +50,7 @@ def check(config: Config, images: list[str], as_json: bool = False, output: Path
     require_packages(config.push.formats)
     if config.runner.beam == dataflow.DATAFLOW:
         dataflow.require(config)
-    cluster = flink.require_cluster(config.runner.flink) if config.runner.beam == FLINK else None
+    cluster = require_runner(config) if config.runner.beam == FLINK else None
     metadata_store.check(config.runner.metadata, Output(output.absolute()) if output else None)
     rules = config.split_rules
     remembered = read_remembered(str(output / "schema" / SPLITS_FILE), rules) if output else {}

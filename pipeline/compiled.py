@@ -15,12 +15,12 @@ import yaml
 from components.errors import UsageError
 from components.sources import absolute
 from components.storage import is_uri, join
-from pipeline import dataflow
+from pipeline import dataflow, flink
 from pipeline.bound import PREFIX, RUN_ID, Bound
 from pipeline.config import DEFAULT_RESOURCES, Config, ResourcesConfig
 from pipeline.dataflow import DATAFLOW
-from pipeline.flink import arguments
-from pipeline.runners import BY_WORKERS, FLINK, beam_arguments
+from pipeline.flink import FLINK
+from pipeline.runners import BY_WORKERS, beam_arguments
 
 # -P: whatever packages of our names lie in the working folder of an image, they are not meant.
 COMMAND = ("python", "-P", "-m", "pipeline.step")
@@ -68,7 +68,7 @@ def bind(config: Config, images: list[str], pipeline_root: str | None = None) ->
 
 
 def _require_flink(config: Config, root: str) -> None:
-    arguments(config, image_of(config))
+    flink.arguments(config, image_of(config))
     if is_uri(root) and not root.startswith("gs://"):
         # TensorFlow, which reads and writes there, too, knows no other store.
         raise UsageError(

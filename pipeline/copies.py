@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 
 from components import storage
-from components.storage import empty
 
 # Where Kubeflow Pipelines' launcher puts what a step reads, and from where it stores what a step wrote, by scheme. It
 # knows the cluster's own object store, and has its credentials.
@@ -45,7 +44,7 @@ class Copies:
     def write(self, uri: str) -> str:
         """A local, empty folder whose files `store` puts there."""
         folder = self._folder(uri)
-        empty(folder)
+        storage.empty(folder)
         os.makedirs(folder, exist_ok=True)
         if self._is_ours(uri):
             self._written[uri] = folder
@@ -54,7 +53,7 @@ class Copies:
     def store(self) -> None:
         """Stores everything that was written; `OSError` where that is not possible."""
         for uri, folder in self._written.items():
-            empty(uri)
+            storage.empty(uri)
             storage.upload_folder(Path(folder), uri)
 
     def uri_of(self, place: str) -> str:

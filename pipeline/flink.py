@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from components.errors import UsageError, printable
+from components.parallel import PORTABLE_RUNNER
 
 if TYPE_CHECKING:
     from pipeline.config import Config, FlinkConfig
 
-# By this a step knows that its work is done by other processes, perhaps on other machines.
-PORTABLE_RUNNER = "--runner=PortableRunner"
+FLINK = "flink"
 PATIENCE = 5  # seconds that a part of the cluster has to answer
 # Before every pipeline Beam would run `pip freeze`, and send workers a list that nobody reads.
 NO_LIST_OF_PACKAGES = "--experiments=disable_logging_submission_environment"

@@ -33,11 +33,12 @@ from pipeline import metadata_store, run_report
 from pipeline import summary as summaries
 from pipeline.config import Config, ScheduleConfig
 from pipeline.console import Detail, Steps, telling
+from pipeline.flink import FLINK, Cluster
 from pipeline.in_service import at as in_service_at
 from pipeline.inputs import Inputs, Started, read_started
 from pipeline.output import Output, read_summary, write_json
 from pipeline.probe import proved
-from pipeline.runners import FLINK, local_arguments, notice_dead_workers, require_runner
+from pipeline.runners import local_arguments, notice_dead_workers, require_runner
 from pipeline.schedule import policy as policies
 from pipeline.schedule.places import Places
 from pipeline.schedule.policy import Decision, Last, Situation
@@ -88,8 +89,8 @@ def run(
         summary = None
         if decision.train is not False:
             # Before there is a run, but not where nothing is new: what it needs may have to be started first.
-            require_runner(config)
-            started = _Run(config, sources, digest, output, output.new_run(), began)
+            cluster = require_runner(config)
+            started = _Run(config, sources, digest, output, output.new_run(), began, cluster)
             summary = started.execute(inputs, detail, decision, scheduled=policy is not None)
             decision = started.decision
         if summary is None:
@@ -123,8 +124,8 @@ def up_to(
     """
     began = time.time()
     with _opened(config, images, output_folder, detail) as (output, sources, digest, _):
-        require_runner(config)
-        started = _Run(config, sources, digest, output, output.new_tune(), began)
+        cluster = require_runner(config)
+        started = _Run(config, sources, digest, output, output.new_tune(), began, cluster)
         with telling(started.log, detail, started.notes.warnings.append) as steps:
             try:
                 started.run_steps(steps, last)
@@ -356,9 +357,18 @@ def _unchanged(
 class _Run:
     """One execution of the graph."""
 
-    def __init__(self, config: Config, sources: Sources, digest: Digest, output: Output, folder: Path, began: float):
+    def __init__(
+        self,
+        config: Config,
+        sources: Sources,
+        digest: Digest,
+        output: Output,
+        folder: Path,
+        began: float,
+        cluster: Cluster | None = None,
+    ):
         self.config, self.sources, self.digest = config, sources, digest
-        self.output, self.folder = output, folder
+        self.output, self.folder, self.cluster = output, folder, cluster
         self.log = folder / LOG_FILE
         self.notes = Notes(folder.name, began)
         self.artifacts: dict[str, dict[str, Any]] = {}
@@ -524,8 +534,7 @@ class _Run:
         if self.config.runner.beam == FLINK:
             self.begin("Look at the cluster")
             with steps.step(self.notes.step) as result:
-                cluster = require_runner(self.config)
-                result["note"] = proved(self.config, cluster, self.sources.places, self.output.root)
+                result["note"] = proved(self.config, self.cluster, self.sources.places, self.output.root)
         self.begin("Load TFX")
         with steps.step(self.notes.step):
             os.environ.setdefault("KERAS_BACKEND", "tensorflow")

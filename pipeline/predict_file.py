@@ -20,11 +20,12 @@ from pipeline.answer_files import AnswerFile, answer_file
 from pipeline.chunks import Chunks
 from pipeline.config import Config
 from pipeline.console import Steps
+from pipeline.flink import FLINK
 from pipeline.image_paths import find_images
 from pipeline.noise import noise_to
 from pipeline.predict import Limits, Loaded, classifier, share_cores
 from pipeline.probe import proved
-from pipeline.runners import FLINK, local_arguments, require_runner
+from pipeline.runners import local_arguments, require_runner
 from pipeline.scratch import scratch_beside
 
 # For more files than this Beam is started, which takes some seconds.

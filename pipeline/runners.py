@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from components.causes import WORKER_ENDED
 from components.errors import UsageError
+from components.parallel import PORTABLE_RUNNER
 from pipeline import dataflow, flink
 from pipeline.dataflow import DATAFLOW, DATAFLOW_RUNNER
-from pipeline.flink import PORTABLE_RUNNER
+from pipeline.flink import FLINK
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -29,7 +30,6 @@ BEAM_ARGUMENTS = {
         _WORKERS_HAVE_TFX,
     ],
 }
-FLINK = "flink"
 # Steps of a compiled pipeline whose work is done by workers elsewhere, on Dataflow or Flink, if there are any, with the
 # inputs and outputs that those read and write. The others look at less than the whole data set.
 BY_WORKERS = {

@@ -20,14 +20,15 @@ from typing import Any
 from components import data_report, progress, storage
 from components.errors import UsageError, printable
 from components.files import read_json
+from components.parallel import PORTABLE_RUNNER
 from components.steps import STEPS, SUMMARY_FILE
 from pipeline.bound import PREFIX, RUN_ID, Bound
 from pipeline.config import Config
 from pipeline.console import Steps
-from pipeline.copies import Copies, empty
+from pipeline.copies import Copies
 from pipeline.dataflow import DATAFLOW_RUNNER, job_name
-from pipeline.flink import PORTABLE_RUNNER, require_cluster
-from pipeline.runners import BY_WORKERS, FLINK, PROCESSES, has_workers_elsewhere, notice_dead_workers
+from pipeline.flink import FLINK, require_cluster
+from pipeline.runners import BY_WORKERS, PROCESSES, has_workers_elsewhere, notice_dead_workers
 from pipeline.summary import note, print_refusal
 
 # Kubernetes shows what is in there as the reason why a container ended.
@@ -156,7 +157,7 @@ class Step:
                     places[artifacts is outputs, key] = artifact.uri
                     artifact.uri = local(artifact.uri)
                 elif artifacts is outputs:
-                    empty(artifact.uri)
+                    storage.empty(artifact.uri)
         yield
         copies.store()
         for key, (artifact,) in outputs.items():
@@ -194,11 +195,11 @@ class Step:
         else:
             made = executor(base_executor.BaseExecutor.Context(extra_flags=list(self.beam_arguments), **context))
         # An earlier try that was killed had the same place.
-        empty(temporary)
+        storage.empty(temporary)
         try:
             made.Do(inputs, outputs, properties)
         finally:
-            empty(temporary)
+            storage.empty(temporary)
 
     def _temporary(self, outputs: dict[str, list]) -> str:
         """Where what is on its way goes: beside an output that workers write, if there are any."""

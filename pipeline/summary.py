@@ -10,7 +10,7 @@ from components.errors import printable
 from components.files import read_json
 from components.gate_wording import floor_out_of_reach
 from components.steps import REPORT_FILE
-from components.storage import is_uri, read_bytes
+from components.storage import is_uri, join, read_bytes
 
 if TYPE_CHECKING:
     from pipeline.console import Steps
@@ -40,7 +40,7 @@ def note(node_id: str, outputs: dict[str, Any]) -> str:
         return f"eval accuracy {', '.join(parts)}"
     if node_id == "GatedEvaluator":
         # Workers elsewhere may have written it, under a URI.
-        decision = json.loads(read_bytes(f"{outputs['evaluation'].uri}/{features.DECISION_FILE}"))
+        decision = json.loads(read_bytes(join(outputs["evaluation"].uri, features.DECISION_FILE)))
         return f"test accuracy {decision['metrics']['accuracy']:.3f}, {'passed' if decision['blessed'] else 'refused'}"
     if node_id == "ServingCheck":
         found = serving_check.read_result(Path(outputs["infra_blessing"].uri))

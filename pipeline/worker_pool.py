@@ -25,17 +25,10 @@ from apache_beam.portability.api import (
 )
 from google.protobuf import json_format, text_format
 
-from components.source import LOADED, worker_source
+from components.source import LOADED, ON_WORKERS, worker_source
 
 # What the steps on Beam import.
-PRELOADED = [
-    "apache_beam.runners.worker.sdk_worker_main",
-    "components.evaluation",
-    "components.ingestion",
-    "components.transform",
-    "pipeline.batch",
-    "tfx.components.statistics_gen.executor",
-]
+PRELOADED = ["apache_beam.runners.worker.sdk_worker_main", *ON_WORKERS, "tfx.components.statistics_gen.executor"]
 PATIENCE = 10  # seconds that a worker is given to end, or a runner to say what it wants
 
 
@@ -149,7 +142,7 @@ def _text(endpoint: endpoints_pb2.ApiServiceDescriptor) -> str:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(
-        prog="python -m pipeline.worker_pool", description="Starts the workers that a Flink or Spark cluster asks for."
+        prog="python -m pipeline.worker_pool", description="Starts the workers that a Flink cluster asks for."
     )
     parser.add_argument("--host", default="localhost", help="Address to listen at (default: localhost).")
     parser.add_argument("--port", type=int, default=50000, help="Port to listen at (default: 50000).")

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.conftest import ROOT
-from tests.local_server import LocalServer
+from tests.local_server import InThread, LocalServer
 
 OBJECT = r"/storage/v1/b/(?P<bucket>[^/]+)/o/(?P<name>[^?]+)"
 
@@ -156,7 +156,7 @@ class GcsServer(LocalServer):
         return web.Response(body="".join(answers) + "--b--", headers={"Content-Type": "multipart/mixed; boundary=b"})
 
 
-class Tunnel:
+class Tunnel(InThread):
     """A proxy for HTTPS that leads to one server, whatever host of Google's is asked for; use as a context manager.
 
     Args:
@@ -168,26 +168,12 @@ class Tunnel:
     """
 
     def __init__(self, server: GcsServer, tls: ssl.SSLContext):
+        super().__init__()
         self._port, self._tls = int(server.address.rpartition(":")[2]), tls
-        self._loop = asyncio.new_event_loop()
 
-    def __enter__(self):
-        started = threading.Event()
-        self._thread = threading.Thread(target=self._serve, args=(started,), daemon=True)
-        self._thread.start()
-        started.wait()
-        return self
-
-    def __exit__(self, *_):
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-
-    def _serve(self, started: threading.Event) -> None:
-        asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._lead, "127.0.0.1", 0))
-        self.address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        started.set()
-        self._loop.run_forever()
+    async def begin(self) -> str:
+        self._server = await asyncio.start_server(self._lead, "127.0.0.1", 0)
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def _lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

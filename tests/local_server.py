@@ -7,20 +7,22 @@ import threading
 from aiohttp import web
 
 
-class LocalServer:
-    """Answers in a thread of its own; use as a context manager. Subclasses say what, in `answer`.
+class InThread:
+    """Serves in a thread of its own; use as a context manager. Subclasses say what, in `begin`.
 
     Attributes:
       address: such as `http://127.0.0.1:1234`.
-      tls: what it answers HTTPS with, set before it starts; None for HTTP.
     """
 
     def __init__(self):
-        self.tls: ssl.SSLContext | None = None
         self._loop = asyncio.new_event_loop()
 
-    async def answer(self, request: web.Request) -> web.Response:
+    async def begin(self) -> str:
+        """Begins to serve, and gives the address."""
         raise NotImplementedError
+
+    async def finish(self) -> None:
+        """Comes last, in the same thread."""
 
     def __enter__(self):
         started = threading.Event()
@@ -35,17 +37,38 @@ class LocalServer:
 
     def _serve(self, started: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)
+        self.address = self._loop.run_until_complete(self.begin())
+        started.set()
+        self._loop.run_forever()
+        self._loop.run_until_complete(self.finish())
+
+
+class LocalServer(InThread):
+    """Answers requests; subclasses say what, in `answer`.
+
+    Attributes:
+      tls: what it answers HTTPS with, set before it starts; None for HTTP.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.tls: ssl.SSLContext | None = None
+
+    async def answer(self, request: web.Request) -> web.Response:
+        raise NotImplementedError
+
+    async def begin(self) -> str:
         application = web.Application(client_max_size=1 << 30)
         application.router.add_route("*", "/{rest:.*}", self.answer)
         # A request that waits ends when whoever asked has given up.
-        runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=1)
-        self._loop.run_until_complete(runner.setup())
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self.tls)
-        self._loop.run_until_complete(site.start())
-        self.address = f"http{'s' if self.tls else ''}://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
-        started.set()
-        self._loop.run_forever()
-        self._loop.run_until_complete(runner.cleanup())
+        self._runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self.tls)
+        await site.start()
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
+
+    async def finish(self) -> None:
+        await self._runner.cleanup()
 
 
 class Refused(Exception):

@@ -1,14 +1,12 @@
 """What Beam is told of a Flink cluster, and what is said where there is none."""
 
 import contextlib
-import json
 import socket
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import grpc
 import pytest
+from aiohttp import web
 from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
@@ -20,6 +18,7 @@ from components.errors import UsageError
 from pipeline import flink
 from pipeline.config import Config, load
 from pipeline.runners import BEAM_ARGUMENTS, local_arguments
+from tests.local_server import LocalServer
 
 PROCESS = '{"command": "/opt/boot", "env": {"RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT": "1"}}'
 OVERVIEW = {"taskmanagers": 2, "slots-total": 4, "flink-version": "1.20.5"}
@@ -48,26 +47,25 @@ def job_server():
     server.stop(0)
 
 
+class JobManager(LocalServer):
+    """Answers everywhere the same, or JSON by path."""
+
+    def __init__(self, pages: dict | bytes):
+        super().__init__()
+        self._pages = pages
+
+    async def answer(self, request: web.Request) -> web.Response:
+        if isinstance(self._pages, bytes):
+            return web.Response(body=self._pages)
+        return web.json_response(self._pages.get(request.path, []))
+
+
 @contextlib.contextmanager
 def _master(pages: dict | bytes | None = None):
-    """A job manager's address, at which that is answered: everywhere the same, or JSON by path."""
+    """A job manager's address, at which that is answered."""
     pages = {"/overview": OVERVIEW, "/taskmanagers": _managers("localhost")} if pages is None else pages
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.end_headers()
-            page = pages if isinstance(pages, bytes) else json.dumps(pages.get(self.path, [])).encode()
-            self.wfile.write(page)
-
-        def log_message(self, *_):
-            pass
-
-    server = HTTPServer(("localhost", 0), Answer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://localhost:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with JobManager(pages) as manager:
+        yield manager.address
 
 
 @contextlib.contextmanager

@@ -152,7 +152,7 @@ def test_folders_that_workers_made_in_the_store_are_no_objects_that_the_launcher
         artifact.uri = f"gs://bucket/{key}"
     monkeypatch.setenv("KFP_POD_NAME", "a pod's")
     monkeypatch.setattr("pipeline.copies.LAUNCHER_FOLDERS", {"gs://": f"{tmp_path}/"})
-    monkeypatch.setattr("pipeline.step.empty", lambda place: None)
+    monkeypatch.setattr("pipeline.step.storage.empty", lambda place: None)
     monkeypatch.setattr("pipeline.step.storage.remove_folder_objects", tidied.append)
     step = Step(argparse.Namespace(step="ImageExampleGen"), ["--runner=DataflowRunner"], tmp_path)
     with step._copied({}, {key: [artifact] for key, artifact in made.items()}):

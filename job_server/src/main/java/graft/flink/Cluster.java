@@ -5,16 +5,14 @@ import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
-import java.nio.file.Path;
 import java.time.Duration;
-import java.util.Arrays;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import org.apache.flink.api.common.ExecutionMode;
 import org.apache.flink.api.java.ExecutionEnvironment;
 import org.apache.flink.configuration.Configuration;
 
-/** A Flink cluster that is running, known by the REST address of its job manager. */
+/** A Flink cluster with this job server on its class path, known by the REST address of its job manager. */
 final class Cluster {
   private static final Pattern SLOTS = Pattern.compile("\"slots-total\"\\s*:\\s*(\\d+)");
   private static final Duration PATIENCE = Duration.ofSeconds(10);
@@ -53,19 +51,11 @@ final class Cluster {
    */
   ExecutionEnvironment environment(int parallelism) {
     ExecutionEnvironment environment =
-        ExecutionEnvironment.createRemoteEnvironment(master.getHost(), master.getPort(), new Configuration(), jars());
+        ExecutionEnvironment.createRemoteEnvironment(master.getHost(), master.getPort(), new Configuration());
     environment.setParallelism(parallelism);
     // Exchanges are whole before anybody reads them: a job goes on with fewer slots than parts when a task manager is
     // lost, and does again only what was lost with it.
     environment.getConfig().setExecutionMode(ExecutionMode.BATCH);
     return environment;
-  }
-
-  /** The libraries that a Flink cluster does not have. They go to it with every job. */
-  private static String[] jars() {
-    return Arrays.stream(System.getProperty("graft.jars", "").split(Pattern.quote(java.io.File.pathSeparator)))
-        .filter(path -> !path.isEmpty())
-        .map(path -> Path.of(path).toAbsolutePath().toString())
-        .toArray(String[]::new);
   }
 }
