@@ -1,6 +1,7 @@
 package graft.flink;
 
 import java.util.concurrent.ExecutionException;
+import java.util.concurrent.ScheduledExecutorService;
 import org.apache.beam.model.jobmanagement.v1.JobApi;
 import org.apache.beam.model.pipeline.v1.RunnerApi;
 import org.apache.beam.runners.fnexecution.provisioning.JobInfo;
@@ -14,6 +15,7 @@ import org.apache.beam.sdk.util.construction.graph.ProtoOverrides;
 import org.apache.beam.sdk.util.construction.graph.SplittableParDoExpander;
 import org.apache.beam.sdk.util.construction.graph.TrivialNativeTransformExpander;
 import org.apache.flink.api.java.ExecutionEnvironment;
+import org.apache.flink.client.ClientUtils;
 import org.apache.flink.core.execution.JobClient;
 import org.joda.time.Duration;
 import org.slf4j.Logger;
@@ -39,6 +41,9 @@ final class BatchRunner implements PortablePipelineRunner {
     new Translator(environment, job).translate(fused(pipeline));
     JobClient running = environment.executeAsync(job.jobName());
     LOG.info("{} is Flink's job {}, parallelism {}", job.jobId(), running.getJobID(), parallelism);
+    ScheduledExecutorService heartbeats =
+        ClientUtils.reportHeartbeatPeriodically(
+            running, Cluster.HEARTBEAT_INTERVAL.toMillis(), Cluster.HEARTBEAT_TIMEOUT.toMillis());
     try {
       running.getJobExecutionResult().get();
     } catch (InterruptedException error) {
@@ -47,6 +52,8 @@ final class BatchRunner implements PortablePipelineRunner {
       throw error;
     } catch (ExecutionException error) {
       throw error.getCause() instanceof Exception ? (Exception) error.getCause() : error;
+    } finally {
+      heartbeats.shutdownNow();
     }
     return new Done();
   }
