@@ -29,6 +29,7 @@ from pipeline.copies import Copies
 from pipeline.dataflow import DATAFLOW_RUNNER, job_name
 from pipeline.flink import FLINK, require_cluster
 from pipeline.runners import BY_WORKERS, PROCESSES, has_workers_elsewhere, notice_dead_workers
+from pipeline.stopping import stop_at_sigterm
 from pipeline.summary import note, print_refusal
 
 # Kubernetes shows what is in there as the reason why a container ended.
@@ -56,6 +57,8 @@ def main() -> None:
     # As this process was started with -P, so those that it starts: a working folder may have packages of our names.
     os.environ |= {"PYTHONSAFEPATH": "1", "KERAS_BACKEND": "tensorflow"}
     options, beam_arguments = _parser().parse_known_args()
+    # Kubernetes ends a pod by SIGTERM; a job on a cluster is cancelled then.
+    stop_at_sigterm()
     steps = Steps()
     with tempfile.TemporaryDirectory(prefix="graft-step-") as scratch, progress.heeded(steps.warn):
         try:

@@ -8,6 +8,7 @@ import yaml
 from google.protobuf import json_format
 
 from components.errors import UsageError
+from components.parallel import PORTABLE_RUNNER
 from components.steps import STEPS
 from pipeline import compiled
 from pipeline.bound import Bound, parameter_name
@@ -393,7 +394,7 @@ def test_flink_does_the_work_of_four_steps_with_the_image_that_the_steps_run_in(
         if step not in BY_WORKERS:
             assert options == LOCAL
             continue
-        assert options[0] == "--runner=PortableRunner"
+        assert options[0] == PORTABLE_RUNNER
         assert f"--environment_config={IMAGE}" in options and f"--sdk_container_image={IMAGE}" in options
         assert options[-1] == "--parallelism=7"
 
