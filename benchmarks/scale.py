@@ -41,6 +41,7 @@ BEAM_STEPS = {
     "GatedEvaluator": "evaluation",
 }
 BEFORE = "before the steps"
+BEFORE_TRAINING = ("ingestion", "statistics", "Transform")
 SETTINGS = (
     "model.backbone=graft_tiny",
     "model.weights=bundled",
@@ -64,7 +65,6 @@ class Measured:
       images: that were generated.
       tested: of them, in the test split.
       seconds: of each step on Beam, by the clock.
-      alone: of them, and before the steps, those in which Flink had no job: the driver worked.
       processor: seconds of processor time, by step and kind of process.
       temporary: bytes of ingestion's temporary folder, the most that were seen.
       peaks: MiB of resident memory, the most that a process of a kind had in a step, by step and kind.
@@ -78,7 +78,6 @@ class Measured:
     images: int
     tested: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
-    alone: dict[str, float] = field(default_factory=dict)
     processor: dict[str, dict[str, float]] = field(default_factory=dict)
     temporary: int = 0
     peaks: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -103,7 +102,7 @@ class Watch:
     def __init__(self, driver: int, output: Path, cluster: dict[int, str]):
         self.processor: dict[str, Counter] = defaultdict(Counter)
         self.peaks: dict[str, Counter] = defaultdict(Counter)
-        self.began = {BEFORE: time.time()}  # seconds since 1970
+        self.began: dict[str, float] = {}  # steps, seconds since 1970
         self.temporary = 0
         self._output, self._step = output, BEFORE
         self._roots = {psutil.Process(pid): kind for pid, kind in (cluster | {driver: "driver"}).items()}
@@ -252,14 +251,11 @@ def _take_jobs(measured: Measured, watch: Watch, master: str) -> None:
             return json.load(answer)
 
     jobs = asked("/jobs/overview")["jobs"]
-    # The next that is noted.
-    measured.alone[BEFORE] = sorted(watch.began.values())[1] - watch.began[BEFORE]
     for component, name in BEAM_STEPS.items():
         began = watch.began[STEPS[component]] - SECONDS_BETWEEN_LOOKS
         ended = began + measured.seconds[name] + 2 * SECONDS_BETWEEN_LOOKS
         of_step = [job for job in jobs if began <= job["start-time"] / 1000 <= ended]
         parts = [part for job in of_step for part in asked(f"/jobs/{job['jid']}")["vertices"]]
-        measured.alone[name] = measured.seconds[name] - sum(job["duration"] for job in of_step) / 1000
         written = [part["metrics"]["write-bytes"] for part in parts]
         measured.shuffled[name], measured.largest[name] = sum(written), max(written)
 
@@ -311,7 +307,7 @@ def print_memory(all_measured: list[Measured]) -> None:
 
 def peak(measured: Measured, kind: str) -> float:
     """MiB. Training is done in the driver: what it leaves there says nothing of the evaluation after it."""
-    return max(measured.peaks[step].get(kind, 0.0) for step in ("ingestion", "statistics", "Transform"))
+    return max(measured.peaks[step].get(kind, 0.0) for step in BEFORE_TRAINING)
 
 
 def print_shuffled(all_measured: list[Measured]) -> None:
@@ -333,43 +329,43 @@ def print_stored(all_measured: list[Measured]) -> None:
 
 def print_model(all_measured: list[Measured]) -> None:
     """Ten million images, from the engine on Flink with most task managers that two numbers of images were run with."""
-    for engine in reversed(ENGINES):
-        runs = [each for each in all_measured if each.engine == engine and each.alone]
+    for engine in ("flink-2", "flink-1"):
+        runs = [each for each in all_measured if each.engine == engine]
         if len(runs) > 1:
             break
     else:
         print("No model: that takes two numbers of images with Flink.")
         return
     few, many = runs[0], runs[-1]
+    steps = [BEFORE, *BEAM_STEPS.values()]
 
     def one_more(value: Callable[[Measured], float]) -> float:
         return max(0.0, (value(many) - value(few)) / (many.images - few.images))
 
-    alone = {step: one_more(lambda each, step=step: each.alone[step]) for step in [BEFORE, *BEAM_STEPS.values()]}
-    work = {
-        step: one_more(lambda each, step=step: sum(each.processor[step].get(kind, 0.0) for kind in WORKING))
-        for step in BEAM_STEPS.values()
-    }
+    def spent(step: str, *kinds: str) -> float:
+        return one_more(lambda each: sum(each.processor[step].get(kind, 0.0) for kind in kinds))
+
+    # Before the steps workers are only asked whether they are there.
+    work = {step: spent(step, *WORKING) if step != BEFORE else 0.0 for step in steps}
+    alone = {step: spent(step, "driver") for step in steps}
     print(f"{MANY:,} images, by what one more costs on {engine} between {few.images:,} and {many.images:,}\n")
-    rows = [
+    rows = [[step, work[step], alone[step]] for step in steps]
+    rows.append(["all", sum(work.values()), sum(alone.values())])
+    table(
+        ["step", "workers, µs an image", "driver, µs an image", "workers, core hours", "driver, hours"],
         [
-            step,
-            *(f"{seconds.get(step, 0) * 1e6:,.0f}" for seconds in (work, alone)),
-            *(f"{seconds.get(step, 0) * MANY / 3600:,.1f}" for seconds in (work, alone)),
-        ]
-        for step in alone
-    ]
-    rows.append(["all", *(f"{sum(seconds.values()) * 1e6:,.0f}" for seconds in (work, alone))])
-    rows[-1] += [f"{sum(seconds.values()) * MANY / 3600:,.1f}" for seconds in (work, alone)]
-    table(["step", "workers, µs an image", "driver alone, µs an image", "workers, core hours", "driver alone, h"], rows)
-    most, last = max(work, key=work.get), max(alone, key=alone.get)
-    all_work, all_alone = sum(work.values()), sum(alone.values())
-    print(f"- {work[most] / all_work:.0%} of the workers' time is {most}.")
-    print(
-        f"- What the driver does alone takes {all_alone * MANY / 3600:.1f} h, most of it {last}. With "
-        f"{all_work / all_alone:,.0f} cores the workers take as long; with more, the driver is the limit."
+            [name, *(f"{each * 1e6:,.0f}" for each in seconds), *(f"{each * MANY / 3600:,.1f}" for each in seconds)]
+            for name, *seconds in rows
+        ],
     )
-    memory = one_more(lambda each: peak(each, "driver") * 2**20)
+    most = max(work, key=work.get)
+    all_work, all_alone = sum(work.values()), sum(alone.values())
+    print(f"- Most of the workers' time, {work[most] / all_work:.0%}, is {most}.")
+    print(
+        f"- What the driver does alone takes {all_alone * MANY / 3600:.1f} h. With {all_work / all_alone:,.0f} cores "
+        "the workers take as long; more of them shorten only their part."
+    )
+    memory = max(one_more(lambda each, step=step: each.peaks[step]["driver"] * 2**20) for step in BEFORE_TRAINING)
     print(f"- The driver needs {memory * MANY / 2**30:.0f} GiB of memory ({memory:,.0f} bytes an image).")
     stored, images = (size / many.images * MANY / 1e12 for size in (sum(many.stored.values()), many.generated))
     print(f"- {stored:.2f} TB are stored for images of {images:.2f} TB.")
