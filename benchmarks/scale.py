@@ -96,7 +96,7 @@ class Watch:
     Args:
       driver: the process of `graft run`.
       output: its output folder.
-      cluster: processes of a cluster by kind; the children of `worker pool` are workers.
+      cluster: processes of a cluster by kind; what those of `worker pool` fork are workers.
     """
 
     def __init__(self, driver: int, output: Path, cluster: dict[int, str]):
@@ -126,8 +126,10 @@ class Watch:
                 self._look(process, kind)
                 if kind in ("driver", "worker pool"):
                     with contextlib.suppress(psutil.NoSuchProcess):
+                        # The pool has a process from which it forks workers.
+                        own = process.children() if kind == "worker pool" else []
                         for child in process.children(recursive=True):
-                            self._look(child, "worker")
+                            self._look(child, kind if child in own else "worker")
 
     def _note_step(self) -> None:
         for notes in self._output.glob("runs/*/steps.json"):
