@@ -1,35 +1,47 @@
-package graft.flink;
+package graft.beam;
 
 import org.apache.beam.vendor.grpc.v1p69p0.com.google.protobuf.Struct;
 import org.apache.beam.vendor.grpc.v1p69p0.com.google.protobuf.Value;
 
 /** The pipeline options that count here, read from what the client sent. */
-final class JobOptions {
+public final class JobOptions {
   private final Struct options;
 
   private JobOptions(Struct options) {
     this.options = options;
   }
 
-  static JobOptions of(Struct options) {
+  public static JobOptions of(Struct options) {
     return new JobOptions(options);
   }
 
-  /** The job's name; Flink's page shows it. */
-  String name() {
+  /** The job's name; the engine's page shows it. */
+  public String name() {
     Value value = option("job_name");
     return value.hasStringValue() && !value.getStringValue().isEmpty() ? value.getStringValue() : "beam-job";
   }
 
   /** Parts that the work of an operation is divided into; `otherwise` where the client did not say. */
-  int parallelism(int otherwise) {
+  public int parallelism(int otherwise) {
     Value value = option("parallelism");
     // Clients send numbers as numbers or as text.
     double number = value.hasStringValue() ? Double.parseDouble(value.getStringValue()) : value.getNumberValue();
     return number >= 1 ? (int) number : otherwise;
   }
 
+  /** The options with a number for one, unless the client said something else. */
+  public Struct with(String name, int number) {
+    String key = key(name);
+    return options.containsFields(key)
+        ? options
+        : options.toBuilder().putFields(key, Value.newBuilder().setNumberValue(number).build()).build();
+  }
+
   private Value option(String name) {
-    return options.getFieldsOrDefault("beam:option:" + name + ":v1", Value.getDefaultInstance());
+    return options.getFieldsOrDefault(key(name), Value.getDefaultInstance());
+  }
+
+  private static String key(String name) {
+    return "beam:option:" + name + ":v1";
   }
 }
