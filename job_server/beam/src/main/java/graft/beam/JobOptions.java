@@ -23,18 +23,20 @@ public final class JobOptions {
 
   /** Parts that the work of an operation is divided into; `otherwise` where the client did not say. */
   public int parallelism(int otherwise) {
-    Value value = option("parallelism");
+    return number("parallelism", otherwise);
+  }
+
+  /** The options with a number for one, where the client left it at zero. */
+  public Struct with(String name, int number) {
+    Value value = Value.newBuilder().setNumberValue(number(name, number)).build();
+    return options.toBuilder().putFields(key(name), value).build();
+  }
+
+  private int number(String name, int otherwise) {
+    Value value = option(name);
     // Clients send numbers as numbers or as text.
     double number = value.hasStringValue() ? Double.parseDouble(value.getStringValue()) : value.getNumberValue();
     return number >= 1 ? (int) number : otherwise;
-  }
-
-  /** The options with a number for one, unless the client said something else. */
-  public Struct with(String name, int number) {
-    String key = key(name);
-    return options.containsFields(key)
-        ? options
-        : options.toBuilder().putFields(key, Value.newBuilder().setNumberValue(number).build()).build();
   }
 
   private Value option(String name) {
