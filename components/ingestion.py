@@ -20,6 +20,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components import broken_image, data_report, features, parallel, progress, storage
+from components.chunked_list import ReadChunks, write_chunks
 from components.example_files import WriteExamples
 from components.examples_schema import write_schema
 from components.image_files import ImageFile, images_digest, records_digest
@@ -29,8 +30,6 @@ from components.sources import list_images, resolve
 from components.splits import Catalog, SplitRules, build_catalog, without_lost
 
 IMAGE_COUNT = "images"
-# Files that are checked side by side.
-BATCH_SIZE = 32
 
 
 class ImageCatalog(types.Artifact):
@@ -157,23 +156,25 @@ class Executor(base_beam_executor.BaseBeamExecutor):
     def _inspect(self, files: list[ImageFile], settings: dict, scratch: str) -> list[dict]:
         progress.start(len(files), "checking images")
         threads = parallel.threads_of_a_worker(self._beam_pipeline_args or [])
-        prefix = os.path.join(scratch, "records")
-        batches = [files[start : start + BATCH_SIZE] for start in range(0, len(files), BATCH_SIZE)]
+        chunks = write_chunks([vars(file) for file in files], os.path.join(scratch, "files"))
         with self._make_beam_pipeline() as pipeline:
             _ = (
                 pipeline
-                | "Files" >> beam.Create(batches, reshuffle=True)
+                | "Files" >> ReadChunks(chunks)
+                | "Batch" >> beam.Map(lambda lines: [ImageFile(**json.loads(line)) for line in lines])
                 | "Inspect" >> beam.ParDo(InspectFiles(settings["max_pixels"], settings["max_bytes"], threads))
-                | "WriteRecords" >> beam.io.WriteToText(prefix)
+                | "WriteRecords" >> beam.io.WriteToText(os.path.join(scratch, "records"))
             )
         return _read_json_lines(scratch, "records")
 
     def _write(self, catalog: Catalog, max_pixels: int, examples: str, metadata: str, scratch: str) -> list[dict]:
         progress.start(len(catalog.kept), "writing examples")
+        chunks = write_chunks(catalog.kept, os.path.join(scratch, "kept"))
         with self._make_beam_pipeline() as pipeline:
             made = (
                 pipeline
-                | "Kept" >> beam.Create([json.dumps(record) for record in catalog.kept], reshuffle=True)
+                | "Kept" >> ReadChunks(chunks)
+                | "Lines" >> beam.FlatMap(lambda lines: lines)
                 | "Read" >> beam.ParDo(MakeExample(max_pixels)).with_outputs(*features.SPLITS, MakeExample.LOST)
             )
             for split in features.SPLITS:

@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # Of Apache Beam's arguments: by this a step knows that its work is done by other processes, perhaps on other machines.
-PORTABLE_RUNNER = "--runner=PortableRunner"
+PORTABLE_RUNNER = "--runner=pipeline.job.Runner"
 
 
 def cores() -> int:

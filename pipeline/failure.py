@@ -11,14 +11,14 @@ import re
 import resource
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from components import causes
 from components.causes import Link
 from components.data_report import IMAGES_FILE
-from components.errors import GraftError, ImageFailed, Passing, printable
+from components.errors import GraftError, ImageFailed, Passing, UsageError, printable
 from components.files import read_json_lines
 from components.storage import how_to_look, is_uri
 from pipeline import metadata_store
@@ -26,6 +26,8 @@ from pipeline.output import Output
 from pipeline.stopping import Stopped
 
 AGAIN = "run the same command again"
+# What Beam says of a job on a cluster.
+JOB_ENDED = re.compile(r"failed in state (FAILED|CANCELLED): (.*)", re.DOTALL)
 TRIAL = "Trial "  # steps of `graft tune`
 GPU = re.compile(r"\bGPU|CUDA|cuDNN|\bgpu_", re.IGNORECASE)
 DAMAGED_DATABASE = ("database disk image is malformed", "file is not a database", "malformed database schema")
@@ -67,6 +69,8 @@ class Scene:
       artifacts: folders of what the steps before left.
       catalog: folder of what `components.data_report` wrote; None where ingestion did not come to its end.
       processes: whether Beam had a worker process for each core.
+      cluster: asks the cluster that did the work whether it is there, and raises `UsageError` where some part is not;
+        None where the work was done here.
       destination: where models are published: a path or a URI.
       again: how to run it once more.
       more_room: how to have a larger disk.
@@ -80,6 +84,7 @@ class Scene:
     artifacts: Sequence[str] = ()
     catalog: Path | None = None
     processes: bool = False
+    cluster: Callable[[], object] | None = None
     destination: str = ""
     again: str = AGAIN
     more_room: str = "give --output a folder on another disk"
@@ -334,6 +339,23 @@ def _network(found: list[Link], scene: Scene) -> Failure | None:
     )
 
 
+def _cluster(found: list[Link], scene: Scene) -> Failure | None:
+    """The job on a cluster ended, and not by an error of a step's, which would have been reported with its stack."""
+    link = causes.saying(found, ("failed in state",))
+    ended = link and JOB_ENDED.search(link.text)
+    if scene.cluster is None or not ended or causes.STACK in link.text:
+        return None
+    if ended[1] == "CANCELLED":
+        return Failure("The job was cancelled on the cluster.", f"{scene.again.capitalize()}.", may_pass=True)
+    sentence = f"The job on the cluster failed ({causes.said(ended[2]).rstrip('.')})."
+    try:
+        scene.cluster()
+    except UsageError as missing:
+        return Failure(f"{sentence} {missing}", f"Then {scene.again}: {scene.finished}.", may_pass=True)
+    advice = f"The logs of the cluster have the rest. {scene.again.capitalize()}, in case it passes."
+    return Failure(sentence, advice, may_pass=True)
+
+
 RULES = (
     _interrupted,
     _output_gone,
@@ -349,6 +371,7 @@ RULES = (
     _artifact,
     _network,
     _permission,
+    _cluster,
 )
 
 

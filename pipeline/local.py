@@ -46,6 +46,8 @@ from trainer import backbones
 
 MARK_FILE = "fingerprint"
 READ_AGAIN_FILE = "read_again"
+# In the cache folder: the job on a cluster that is being waited for.
+JOB_FILE = "cluster_job.json"
 MEMORY_FILE = "memory.json"
 GROWTHS = 100  # of schema/splits.jsonl that are told from a person's changes
 
@@ -474,6 +476,7 @@ class _Run:
             artifacts=[each.uri for outputs in self.artifacts.values() for each in outputs.values()],
             catalog=run_summary.produced(self.artifacts).catalog,
             processes=self.config.runner.beam == "processes",
+            cluster=(lambda: require_runner(self.config)) if self.config.runner.beam == FLINK else None,
             destination=self.output.serving_place(self.config.push.destination),
         )
         return failures.explain(error, scene)
@@ -524,6 +527,17 @@ class _Run:
 
     def run_steps(self, steps: Steps, last: str | None = None) -> None:
         """Runs every step, or those up to the one of that id."""
+        with self._jobs_noted():
+            self._run_steps(steps, last)
+
+    def _jobs_noted(self) -> contextlib.AbstractContextManager[None]:
+        if self.config.runner.beam != FLINK:
+            return contextlib.nullcontext()
+        from pipeline.job import noted_in
+
+        return noted_in(self.output.cache / JOB_FILE)
+
+    def _run_steps(self, steps: Steps, last: str | None) -> None:
         self._warn_of_full_disk()
         self.begin("Find the weights")
         model, fine_tune = self.config.model, self.config.training.fine_tune

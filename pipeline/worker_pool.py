@@ -40,7 +40,7 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         self._context.set_forkserver_preload(PRELOADED)
         # By who asked for it, too: every task manager of a machine gives its first worker the same id. Each asks for a
         # worker, and for its end, by a connection of its own.
-        self._workers: dict[tuple[str, str], multiprocessing.Process] = {}
+        self._workers: dict[tuple[str, str], tuple[multiprocessing.Process, threading.Thread]] = {}
         self._lock = threading.Lock()
 
     def warm_up(self) -> None:
@@ -55,11 +55,13 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
 
     def StartWorker(self, request, context):
         """Starts a worker, which connects to the runner by itself."""
+        worker = (request.worker_id, context.peer())
         process = self._context.Process(target=_work, args=(request.SerializeToString(),), daemon=True)
+        watch = threading.Thread(target=self._watch, args=(worker, process, request), daemon=True)
         with self._lock:
-            self._forget_ended()
             process.start()
-            self._workers[request.worker_id, context.peer()] = process
+            self._workers[worker] = process, watch
+        watch.start()
         logging.info("worker %s is process %d", request.worker_id, process.pid)
         return beam_fn_api_pb2.StartWorkerResponse()
 
@@ -69,32 +71,54 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         One that was asked for by another connection is left alone: it ends by itself when its runner is gone.
         """
         with self._lock:
-            process = self._workers.pop((request.worker_id, context.peer()), None)
-        if process is not None:
-            _end(process)
+            watched = self._workers.pop((request.worker_id, context.peer()), None)
+        if watched is not None:
+            _end(*watched)
         return beam_fn_api_pb2.StopWorkerResponse()
 
     def stop(self) -> None:
         """Ends all workers."""
         with self._lock:
-            for process in self._workers.values():
-                _end(process)
+            workers = list(self._workers.values())
             self._workers.clear()
+        for watched in workers:
+            _end(*watched)
 
-    def _forget_ended(self) -> None:
-        self._workers = {worker: process for worker, process in self._workers.items() if process.is_alive()}
+    def _watch(
+        self,
+        worker: tuple[str, str],
+        process: multiprocessing.Process,
+        request: beam_fn_api_pb2.StartWorkerRequest,
+    ) -> None:
+        """Forgets a worker that ended; the runner is told of one that was killed, or crashed.
+
+        It waits without end for a worker that ended before they were connected.
+        """
+        process.join()
+        with self._lock:
+            was_stopped = self._workers.get(worker, (None, None))[0] is not process
+            if not was_stopped:
+                del self._workers[worker]
+        if was_stopped or process.exitcode == 0:
+            return
+        logging.warning("worker %s, process %d, ended with %d", request.worker_id, process.pid, process.exitcode)
+        with grpc.insecure_channel(request.control_endpoint.url) as channel, contextlib.suppress(grpc.RpcError):
+            control = beam_fn_api_pb2_grpc.BeamFnControlStub(channel)
+            # A connection in its name that ends at once. Had it one of its own, that has ended, too.
+            list(control.Control(iter(()), timeout=PATIENCE, metadata=[("worker_id", request.worker_id)]))
 
 
 def _nothing() -> None:
     pass
 
 
-def _end(process: multiprocessing.Process) -> None:
+def _end(process: multiprocessing.Process, watch: threading.Thread) -> None:
+    # The thread alone asks whether it has ended: the answer can be read once.
     process.terminate()
-    process.join(PATIENCE)
-    if process.is_alive():
+    watch.join(PATIENCE)
+    if watch.is_alive():
         process.kill()
-        process.join()
+        watch.join()
 
 
 def _work(serialised: bytes) -> None:

@@ -1,5 +1,6 @@
 """The worker pool of a machine on which several task managers run."""
 
+import threading
 from types import SimpleNamespace
 
 from apache_beam.portability.api import beam_fn_api_pb2
@@ -11,21 +12,23 @@ class Process:
     """Stands for a worker that ends when it is told to."""
 
     pid = 1
+    exitcode = -15
 
     def __init__(self, target, args, daemon):
-        self.ended = False
+        self._over = threading.Event()
+
+    @property
+    def ended(self) -> bool:
+        return self._over.is_set()
 
     def start(self):
         pass
 
-    def is_alive(self):
-        return not self.ended
-
     def terminate(self):
-        self.ended = True
+        self._over.set()
 
-    def join(self, timeout=None):
-        pass
+    def join(self):
+        self._over.wait()
 
 
 def test_end_of_one_task_managers_worker_leaves_that_of_another_with_the_same_id(monkeypatch):

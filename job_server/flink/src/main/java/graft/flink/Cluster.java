@@ -10,12 +10,16 @@ import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import org.apache.flink.api.common.ExecutionMode;
 import org.apache.flink.api.java.ExecutionEnvironment;
+import org.apache.flink.client.cli.ClientOptions;
 import org.apache.flink.configuration.Configuration;
+import org.apache.flink.configuration.DeploymentOptions;
 
 /** A Flink cluster with this job server on its class path, known by the REST address of its job manager. */
 final class Cluster {
   private static final Pattern SLOTS = Pattern.compile("\"slots-total\"\\s*:\\s*(\\d+)");
   private static final Duration PATIENCE = Duration.ofSeconds(10);
+  static final Duration HEARTBEAT_INTERVAL = Duration.ofSeconds(10);
+  static final Duration HEARTBEAT_TIMEOUT = Duration.ofSeconds(60);
 
   private final URI master;
   private final HttpClient client = HttpClient.newBuilder().connectTimeout(PATIENCE).build();
@@ -50,8 +54,13 @@ final class Cluster {
    * @param parallelism parts that the work of an operation is divided into
    */
   ExecutionEnvironment environment(int parallelism) {
+    Configuration configuration = new Configuration();
+    // Flink ends a job whose job server reports no heartbeat any more: nobody could be told of its end.
+    configuration.set(DeploymentOptions.ATTACHED, true);
+    configuration.set(DeploymentOptions.SHUTDOWN_IF_ATTACHED, true);
+    configuration.set(ClientOptions.CLIENT_HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT);
     ExecutionEnvironment environment =
-        ExecutionEnvironment.createRemoteEnvironment(master.getHost(), master.getPort(), new Configuration());
+        ExecutionEnvironment.createRemoteEnvironment(master.getHost(), master.getPort(), configuration);
     environment.setParallelism(parallelism);
     // Exchanges are whole before anybody reads them: a job goes on with fewer slots than parts when a task manager is
     // lost, and does again only what was lost with it.

@@ -1,0 +1,173 @@
+"""A job on a cluster is not left alone: cancelled where nobody waits for it any more, and its server looked after.
+
+Beam submits a pipeline to a job server and waits for its end. Who stops waiting leaves the job on the cluster, with
+hours of work before it, and a job server that is gone without a word would be waited for as long as that may take.
+"""
+
+import contextlib
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+from apache_beam.options.pipeline_options import PortableOptions
+from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
+from apache_beam.runners.portability import portable_runner
+
+from components.errors import Passing
+from components.files import write_whole
+
+# Seconds between two looks at the job server, and those that it has to answer; it is given up after two misses.
+INTERVAL = 10
+PATIENCE = 10
+
+_LOGGER = logging.getLogger(__name__)
+# Where jobs are noted while somebody waits for them.
+_notes: Path | None = None
+
+
+class Runner(portable_runner.PortableRunner):
+    """Beam's runner for job servers, with a `Job` as the result."""
+
+    def run_portable_pipeline(self, pipeline, options):
+        """Submits a pipeline.
+
+        Raises:
+          Passing: the job server does not answer.
+        """
+        job_server = options.view_as(PortableOptions).job_endpoint
+        try:
+            submitted = super().run_portable_pipeline(pipeline, options)
+        except (grpc.RpcError, grpc.FutureTimeoutError) as error:
+            raise Passing(
+                f"Beam's job server at {job_server} took no job ({_said(error)}): see that it runs, and run the same "
+                "command again."
+            ) from error
+        return Job(submitted, job_server)
+
+
+class Job(portable_runner.PipelineResult):
+    """A pipeline that a job server took."""
+
+    def __init__(self, submitted: portable_runner.PipelineResult, job_server: str):
+        super().__init__(
+            submitted._job_service,
+            submitted._job_id,
+            submitted._message_stream,
+            submitted._state_stream,
+            submitted._cleanup_callbacks,
+        )
+        self._job_server = job_server
+
+    def wait_until_finish(self, duration=None):
+        """Waits for the end of the work; the job is cancelled where that is interrupted.
+
+        Raises:
+          Passing: the job server ended, or cannot be reached any more.
+          RuntimeError: the job failed, or somebody cancelled it.
+        """
+        ended: list[BaseException | str] = []
+        over = threading.Event()
+
+        def wait() -> None:
+            try:
+                ended.append(super(Job, self).wait_until_finish(duration))
+            # Told by the thread that asked.
+            except BaseException as error:
+                ended.append(error)
+            over.set()
+
+        with self._noted():
+            # In a thread: a stream of a server that is gone without a word is waited for, whatever signal comes.
+            threading.Thread(target=wait, daemon=True).start()
+            try:
+                self._look_after(over)
+            except BaseException:
+                self._give_up()
+                raise
+        (end,) = ended
+        if isinstance(end, grpc.RpcError):
+            raise self._gone(end) from end
+        if isinstance(end, BaseException):
+            raise end
+        return end
+
+    def _look_after(self, over: threading.Event) -> None:
+        misses = 0
+        while not over.wait(INTERVAL):
+            try:
+                self._job_service.GetState(beam_job_api_pb2.GetJobStateRequest(job_id=self._job_id), timeout=PATIENCE)
+                misses = 0
+            except grpc.RpcError as error:
+                misses += 1
+                if misses == 2 and not over.is_set():
+                    raise self._gone(error) from error
+
+    def _gone(self, error: grpc.RpcError) -> Passing:
+        return Passing(
+            f"Beam's job server at {self._job_server} went away while a job ran ({_said(error)}): see that it runs and "
+            "that the cluster's page shows no such job any more, and run the same command again."
+        )
+
+    def _give_up(self) -> None:
+        try:
+            _cancel(self._job_service, self._job_id)
+        except grpc.RpcError as error:
+            _LOGGER.warning("the job %s could not be cancelled: %s", self._job_id, error)
+
+    @contextlib.contextmanager
+    def _noted(self) -> Iterator[None]:
+        if _notes is None:
+            yield
+            return
+        write_whole(_notes, json.dumps({"job_server": self._job_server, "job": self._job_id}) + "\n")
+        try:
+            yield
+        finally:
+            _notes.unlink(missing_ok=True)
+
+
+def _said(error: Exception) -> str:
+    return error.code().name if isinstance(error, grpc.RpcError) else "no answer in time"
+
+
+def _cancel(service: beam_job_api_pb2_grpc.JobServiceStub, job: str) -> None:
+    service.Cancel(beam_job_api_pb2.CancelJobRequest(job_id=job), timeout=PATIENCE)
+
+
+@contextlib.contextmanager
+def noted_in(file: Path) -> Iterator[None]:
+    """While the body runs, notes jobs in a file; one that a killed process left there is cancelled first.
+
+    Args:
+      file: to be used by one process at a time.
+    """
+    global _notes
+    _cancel_left(file)
+    _notes = file
+    try:
+        yield
+    finally:
+        _notes = None
+
+
+def _cancel_left(file: Path) -> None:
+    try:
+        left = json.loads(file.read_text())
+        server, job = left["job_server"], left["job"]
+    except FileNotFoundError:
+        return
+    # Of a damaged note nothing follows.
+    except (OSError, ValueError, KeyError, TypeError):
+        file.unlink(missing_ok=True)
+        return
+    with grpc.insecure_channel(server) as channel:
+        try:
+            _cancel(beam_job_api_pb2_grpc.JobServiceStub(channel), job)
+            _LOGGER.info("cancelled the job %s, which a killed run left on the cluster", job)
+        # It may be over, and the server another one by now.
+        except grpc.RpcError as error:
+            _LOGGER.info("the job %s, which a killed run left, is not there any more: %s", job, error)
+    file.unlink(missing_ok=True)
