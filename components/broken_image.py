@@ -95,7 +95,7 @@ def find(patterns: Sequence[str], probe: Probe, fails: str) -> ImageFailed | Non
 
     progress.start(None, "looking for the image on which it failed")
     with parallel.pool(parallel.cores()) as pool:
-        for record, error in parallel.ordered(pool, attempt, _records(patterns), parallel.cores() * 4):
+        for record, error in parallel.ordered(pool, attempt, records_of(patterns), parallel.cores() * 4):
             if error is None:
                 passed += 1
             else:
@@ -106,7 +106,8 @@ def find(patterns: Sequence[str], probe: Probe, fails: str) -> ImageFailed | Non
     return _failed(*broken, artifact, fails) if broken and passed else None
 
 
-def _records(patterns: Sequence[str]) -> Iterator[bytes]:
+def records_of(patterns: Sequence[str]) -> Iterator[bytes]:
+    """The serialised examples in the TFRecord files of some patterns."""
     import tensorflow as tf
 
     files = []

@@ -5,6 +5,7 @@ together for everything that needs the whole view: duplicates, label conflicts, 
 kept files again and writes them. Image bytes never cross a shuffle, so the in-memory runner does not hold them.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -19,8 +20,9 @@ from tfx.dsl.components.base import base_beam_component, base_beam_executor, exe
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
-from components import broken_image, data_report, features, parallel, progress, storage
+from components import broken_image, data_report, features, in_hand, parallel, progress, storage
 from components.chunked_list import ReadChunks, write_chunks
+from components.errors import ImageFailed
 from components.example_files import WriteExamples
 from components.examples_schema import write_schema
 from components.image_files import ImageFile, images_digest, records_digest
@@ -30,6 +32,8 @@ from components.sources import list_images, resolve
 from components.splits import Catalog, SplitRules, build_catalog, without_lost
 
 IMAGE_COUNT = "images"
+# What could not be done where an image fails.
+CHECKED, MADE = "cannot be checked", "cannot be made an example"
 
 
 class ImageCatalog(types.Artifact):
@@ -47,8 +51,14 @@ class InspectFiles(beam.DoFn):
     Records travel as JSON: Beam's coder for dictionaries takes no file names that are not UTF-8.
     """
 
-    def __init__(self, max_pixels: int, max_bytes: int, threads: int):
-        self._max_pixels, self._max_bytes, self._threads = max_pixels, max_bytes, threads
+    def __init__(self, max_pixels: int, max_bytes: int, threads: int, notes: str | None):
+        self._max_pixels, self._max_bytes, self._threads, self._notes = max_pixels, max_bytes, threads, notes
+
+    def setup(self) -> None:
+        self._hand = in_hand.InHand(self._notes)
+
+    def teardown(self) -> None:
+        self._hand.close()
 
     def process(self, files: list[ImageFile]):
         with parallel.pool(self._threads) as pool:
@@ -57,7 +67,7 @@ class InspectFiles(beam.DoFn):
                 progress.advance()
 
     def _inspect(self, file: ImageFile) -> dict:
-        with broken_image.naming(file.path, "cannot be checked"):
+        with broken_image.naming(file.path, CHECKED), self._hand.holding([vars(file)]):
             return inspect_file(file, self._max_pixels, self._max_bytes)
 
 
@@ -69,16 +79,22 @@ class MakeExample(beam.DoFn):
 
     LOST = "lost"
 
-    def __init__(self, max_pixels: int):
-        self._max_pixels = max_pixels
+    def __init__(self, max_pixels: int, notes: str | None = None):
+        self._max_pixels, self._notes = max_pixels, notes
+
+    def setup(self) -> None:
+        self._hand = in_hand.InHand(self._notes)
+
+    def teardown(self) -> None:
+        self._hand.close()
 
     def process(self, line: str):
         record = json.loads(line)
-        with broken_image.naming(record["path"], "cannot be made an example"):
-            made = self._made(record)
+        with broken_image.naming(record["path"], MADE), self._hand.holding([record]):
+            made = self.made(record)
         yield made
 
-    def _made(self, record: dict) -> beam.pvalue.TaggedOutput:
+    def made(self, record: dict) -> beam.pvalue.TaggedOutput:
         try:
             data = storage.read_bytes(record["location"])
         except OSError as error:
@@ -109,6 +125,14 @@ class MakeExample(beam.DoFn):
 
     def _lost(self, record: dict, reason: str):
         return beam.pvalue.TaggedOutput(self.LOST, json.dumps(record | {"reason": reason}))
+
+
+def _check(max_pixels: int, max_bytes: int, file: dict[str, Any]) -> None:
+    inspect_file(ImageFile(**file), max_pixels, max_bytes)
+
+
+def _of_record(record: dict[str, Any], happened: str) -> ImageFailed:
+    return in_hand.of_path(record["path"], happened)
 
 
 def _example(values: dict[str, Any]) -> bytes:
@@ -156,13 +180,18 @@ class Executor(base_beam_executor.BaseBeamExecutor):
     def _inspect(self, files: list[ImageFile], settings: dict, scratch: str) -> list[dict]:
         progress.start(len(files), "checking images")
         threads = parallel.threads_of_a_worker(self._beam_pipeline_args or [])
+        limits = settings["max_pixels"], settings["max_bytes"]
+        notes = in_hand.folder(scratch, "checked", self._beam_pipeline_args)
         chunks = write_chunks([vars(file) for file in files], os.path.join(scratch, "files"))
-        with self._make_beam_pipeline() as pipeline:
+        with (
+            in_hand.blamed(notes, functools.partial(_check, *limits), _of_record, CHECKED),
+            self._make_beam_pipeline() as pipeline,
+        ):
             _ = (
                 pipeline
                 | "Files" >> ReadChunks(chunks)
                 | "Batch" >> beam.Map(lambda lines: [ImageFile(**json.loads(line)) for line in lines])
-                | "Inspect" >> beam.ParDo(InspectFiles(settings["max_pixels"], settings["max_bytes"], threads))
+                | "Inspect" >> beam.ParDo(InspectFiles(*limits, threads, notes))
                 | "WriteRecords" >> beam.io.WriteToText(os.path.join(scratch, "records"))
             )
         return _read_json_lines(scratch, "records")
@@ -170,12 +199,16 @@ class Executor(base_beam_executor.BaseBeamExecutor):
     def _write(self, catalog: Catalog, max_pixels: int, examples: str, metadata: str, scratch: str) -> list[dict]:
         progress.start(len(catalog.kept), "writing examples")
         chunks = write_chunks(catalog.kept, os.path.join(scratch, "kept"))
-        with self._make_beam_pipeline() as pipeline:
+        notes = in_hand.folder(scratch, "made", self._beam_pipeline_args)
+        with (
+            in_hand.blamed(notes, MakeExample(max_pixels).made, _of_record, MADE),
+            self._make_beam_pipeline() as pipeline,
+        ):
             made = (
                 pipeline
                 | "Kept" >> ReadChunks(chunks)
                 | "Lines" >> beam.FlatMap(lambda lines: lines)
-                | "Read" >> beam.ParDo(MakeExample(max_pixels)).with_outputs(*features.SPLITS, MakeExample.LOST)
+                | "Read" >> beam.ParDo(MakeExample(max_pixels, notes)).with_outputs(*features.SPLITS, MakeExample.LOST)
             )
             for split in features.SPLITS:
                 # Images are compressed already: gzip would cost as much time as checking them did.

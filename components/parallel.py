@@ -25,8 +25,12 @@ def threads_of_a_worker(beam_arguments: Iterable[str]) -> int:
     As many as there are cores, unless there is a worker for every core: worker processes here are so many, and an
     engine has as many slots.
     """
-    for_a_core = any("multi_processing" in word or word == PORTABLE_RUNNER for word in beam_arguments)
-    return 1 if for_a_core else cores()
+    return 1 if has_worker_processes(beam_arguments) else cores()
+
+
+def has_worker_processes(beam_arguments: Iterable[str]) -> bool:
+    """Whether what Apache Beam runs is done by processes of its own, here or on a cluster."""
+    return any("multi_processing" in word or word == PORTABLE_RUNNER for word in beam_arguments)
 
 
 @contextlib.contextmanager

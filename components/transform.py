@@ -4,8 +4,10 @@ TFX's own Transform does more (statistics, analyzer cache, several schemas) and 
 costs as much as decoding the image did and gains nothing on what is compressed already.
 """
 
+import functools
 import json
 import os
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -29,7 +31,7 @@ from tfx_bsl.tfxio import tensor_adapter, tensor_to_arrow
 from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
 from tfx_bsl.tfxio.tfxio import TFXIO
 
-from components import broken_image, features, pixels, png, progress
+from components import broken_image, features, in_hand, pixels, png, progress
 from components.example_files import WriteExamples
 from components.examples_schema import SCHEMA_FILE, class_names
 from components.ingestion import image_count
@@ -38,6 +40,7 @@ from components.preprocessing import preprocessing_fn
 # Images that one call of the graph decodes side by side. More would only need more memory: 64 photographs of twelve
 # megapixels are 2.3 GB.
 BATCH_SIZE = 16
+DECODED = "cannot be decoded"
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
@@ -61,14 +64,20 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             split: make_source(pattern).Project([features.ENCODED, features.CLASS_NAME, features.SHA256])
             for split, pattern in patterns.items()
         }
-        with broken_image.looked_for(list(patterns.values()), lambda: _probe(settings), "cannot be decoded"):
+        notes = in_hand.folder(self._get_tmp_dir(), "decoded", self._beam_pipeline_args)
+        files = list(patterns.values())
+        with (
+            broken_image.looked_for(files, lambda: _probe(settings), DECODED),
+            in_hand.blamed(notes, _Decode(settings), in_hand.of_key, DECODED, functools.partial(_fetch, files)),
+        ):
             self._write_graph(sources["train"], schema, settings, graph_uri)
             with self._make_beam_pipeline() as pipeline:
                 for split, source in sources.items():
                     _ = (
                         pipeline
                         | f"Read {split}" >> source.BeamSource(BATCH_SIZE)
-                        | f"Transform {split}" >> beam.ParDo(TransformBatch(graph_uri, source.TensorAdapterConfig()))
+                        | f"Transform {split}"
+                        >> beam.ParDo(TransformBatch(graph_uri, source.TensorAdapterConfig(), notes))
                         | f"Encode {split}"
                         >> beam.ParDo(EncodeExamples(graph_uri, settings["image_size"], settings["storage"]))
                         | f"Write {split}"
@@ -106,13 +115,38 @@ def _probe(settings: dict[str, Any]) -> broken_image.Probe:
     return lambda record: prepared([broken_image.value_of(record, features.ENCODED)])
 
 
-class TransformBatch(beam.DoFn):
-    """Record batch of raw features -> record batch of what the graph makes of them."""
+class _Decode:
+    """`_probe` in another process, to which a function of TensorFlow's cannot be sent."""
 
-    def __init__(self, graph_uri: str, config: TensorAdapterConfig):
-        self._graph_uri, self._config = graph_uri, config
+    def __init__(self, settings: dict[str, Any]):
+        self._settings = settings
+        self._decode: broken_image.Probe | None = None
+
+    def __call__(self, record: bytes) -> object:
+        self._decode = self._decode or _probe(self._settings)
+        return self._decode(record)
+
+
+def _fetch(patterns: list[str], keys: list[str]) -> Iterator[tuple[str, bytes]]:
+    """The examples of some images."""
+    wanted = set(keys)
+    for record in broken_image.records_of(patterns):
+        key = broken_image.value_of(record, features.SHA256).decode()
+        if key in wanted:
+            yield key, record
+            wanted.remove(key)
+        if not wanted:
+            return
+
+
+class TransformBatch(beam.DoFn):
+    """Record batch of raw features -> record batch of what the graph makes of them; notes what it has in hand."""
+
+    def __init__(self, graph_uri: str, config: TensorAdapterConfig, notes: str | None = None):
+        self._graph_uri, self._config, self._notes = graph_uri, config, notes
 
     def setup(self) -> None:
+        self._hand = in_hand.InHand(self._notes)
         self._adapter = tensor_adapter.TensorAdapter(self._config)
         graph = tft.TFTransformOutput(self._graph_uri)
         self._layer = graph.transform_features_layer()
@@ -123,8 +157,14 @@ class TransformBatch(beam.DoFn):
             }
         )
 
+    def teardown(self) -> None:
+        self._hand.close()
+
     def process(self, batch: pa.RecordBatch):
-        yield self._converter.convert(self._layer(self._adapter.ToBatchTensors(batch)))
+        keys = [key.decode() for key in batch.column(features.SHA256).flatten().to_pylist()]
+        with self._hand.holding(keys):
+            transformed = self._layer(self._adapter.ToBatchTensors(batch))
+        yield self._converter.convert(transformed)
 
 
 class EncodeExamples(beam.DoFn):

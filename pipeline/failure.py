@@ -351,7 +351,7 @@ def _cluster(found: list[Link], scene: Scene) -> Failure | None:
     try:
         scene.cluster()
     except UsageError as missing:
-        return Failure(f"{sentence} {missing}", f"Then {scene.again}: {scene.finished}.", may_pass=True)
+        return Failure(f"{sentence} {missing}", f"{scene.again.capitalize()} then: {scene.finished}.", may_pass=True)
     advice = f"The logs of the cluster have the rest. {scene.again.capitalize()}, in case it passes."
     return Failure(sentence, advice, may_pass=True)
 

@@ -33,7 +33,7 @@ def test_p9_whatever_the_check_of_a_file_raises_names_the_file(pets, runner):
     """No file is known on which the check itself fails, so that it is given a limit that is no number."""
     options = beam.options.pipeline_options.PipelineOptions(BEAM_ARGUMENTS[runner])
     with pytest.raises(Exception) as caught, beam.Pipeline(options=options) as pipeline:
-        _ = pipeline | beam.Create([pets]) | "Inspect" >> beam.ParDo(InspectFiles("many", 10**6, 1))
+        _ = pipeline | beam.Create([pets]) | "Inspect" >> beam.ParDo(InspectFiles("many", 10**6, 1, None))
     said = {link.said for link in causes.links(caught.value) if link.kind == "ImageFailed"}
     assert said == {
         r"cat/two\nlines.png cannot be checked (TypeError: '>' not supported between instances of 'int' and 'str')."
@@ -43,7 +43,9 @@ def test_p9_whatever_the_check_of_a_file_raises_names_the_file(pets, runner):
 def test_p9_whatever_the_writing_of_an_example_raises_names_the_file(pets):
     record = inspect_file(pets[0], 10**6, 10**6) | {"split": "train", "brightness": None}
     with pytest.raises(ImageFailed, match=r"^cat/two\\nlines.png cannot be made an example \(TypeError: ") as caught:
-        list(MakeExample(10**6).process(json.dumps(record)))
+        example = MakeExample(10**6)
+        example.setup()
+        list(example.process(json.dumps(record)))
     assert caught.value.image == "cat/two\nlines.png"
 
 

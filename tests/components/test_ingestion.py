@@ -42,7 +42,7 @@ def test_image_is_checked_and_written_from_where_it_lies(pets):
     file, _ = pets
     record = inspected(file)
     assert (record["reason"], record["path"], record["group"]) == (None, "cat/1.png", None)
-    (made,) = MakeExample(100).process(json.dumps(record | {"split": "train"}))
+    made = MakeExample(100).made(record | {"split": "train"})
     assert made.tag == "train"
     assert png() in made.value[0]
     assert features.ENCODED.encode() in made.value[0]
@@ -60,7 +60,7 @@ def test_d14_image_lost_after_it_was_checked_is_told_apart(pets):
     file, lose = pets
     record = inspected(file) | {"split": "train"}
     lose()
-    (made,) = MakeExample(100).process(json.dumps(record))
+    made = MakeExample(100).made(record)
     assert made.tag == MakeExample.LOST
     assert json.loads(made.value)["reason"].startswith("I/O error: ")
 
@@ -69,7 +69,7 @@ def test_p9_picture_that_cannot_be_converted_is_kept_out_by_name_and_the_run_goe
     file, _ = pets
     record = inspected(file) | {"split": "train", "converted": True, "format": "tiff"}
     # More pixels than allowed, as if the file's limit had been another when it was checked.
-    (lost,) = MakeExample(4).process(json.dumps(record))
+    lost = MakeExample(4).made(record)
     assert lost.tag == MakeExample.LOST
     kept_out = json.loads(lost.value)
     assert kept_out["path"] == "cat/1.png"
