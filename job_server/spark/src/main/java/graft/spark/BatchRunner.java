@@ -36,6 +36,8 @@ final class BatchRunner implements PortablePipelineRunner {
     int parallelism = JobOptions.of(job.pipelineOptions()).parallelism(context.defaultParallelism());
     LOG.info("{} is a job group of Spark's, parallelism {}", job.jobId(), parallelism);
     context.setJobGroup(job.jobId(), job.jobName(), true);
+    // A small job does not wait for the end of a large one: between pools cores are shared.
+    context.setLocalProperty("spark.scheduler.pool", job.jobId());
     try (Translator translator = new Translator(context, job, parallelism)) {
       translator.translate(fused);
     } catch (InterruptedException error) {
@@ -44,6 +46,7 @@ final class BatchRunner implements PortablePipelineRunner {
       throw error;
     } finally {
       context.clearJobGroup();
+      context.setLocalProperty("spark.scheduler.pool", null);
     }
     return new Done();
   }

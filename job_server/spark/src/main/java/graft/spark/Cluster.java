@@ -43,7 +43,6 @@ final class Cluster {
         .setMaster(master)
         .setAppName("graft")
         .setJars(classes())
-        // A small job does not wait for the end of a large one.
         .setIfMissing("spark.scheduler.mode", "FAIR")
         // What is done twice at the same time writes the same files twice.
         .set("spark.speculation", "false");
