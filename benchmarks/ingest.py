@@ -79,7 +79,7 @@ def steps(images: Path, output: Path, overrides: list[str]) -> dict:
     settings = ["model.backbone=mobilenet_v2", "model.weights=none", *overrides]
     with local.up_to("Transform", config.load(None, settings), [str(images)], output) as (done, _):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        return {"timings": done.timings, "peak": peak}
+        return {"timings": done.notes.timings, "peak": peak}
 
 
 def bare(paths: list[str]) -> float:

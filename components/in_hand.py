@@ -102,7 +102,7 @@ def as_noted(items: list[Any]) -> Iterable[tuple[Any, Any]]:
 def blamed(
     folder: str | None,
     attempt: Attempt,
-    named: Callable[[Any, str], ImageFailed],
+    named: Callable[[Any, str], ImageFailed | None],
     fails: str,
     fetch: Fetch = as_noted,
 ) -> Iterator[None]:
@@ -111,7 +111,7 @@ def blamed(
     Args:
       folder: that workers' `InHand` were given; None where they noted nothing.
       attempt: called in a process that may die of it, as is `fetch`: both are pickled.
-      named: makes the error from an item and what happened.
+      named: makes the error from an item and what happened; None for an item that is no image.
       fails: what could not be done, such as `cannot be checked`.
       fetch: what `attempt` is given for items.
 

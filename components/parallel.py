@@ -10,8 +10,10 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Of Apache Beam's arguments: by this a step knows that its work is done by other processes, perhaps on other machines.
+# Of Apache Beam's arguments: by these a step knows that its work is done by other processes, perhaps on other machines.
+# Ours (pipeline/job.py) is Beam's, which a person may name among `runner.beam_options`.
 PORTABLE_RUNNER = "--runner=pipeline.job.Runner"
+PORTABLE_RUNNERS = (PORTABLE_RUNNER, "--runner=PortableRunner")
 
 
 def cores() -> int:
@@ -30,7 +32,7 @@ def threads_of_a_worker(beam_arguments: Iterable[str]) -> int:
 
 def has_worker_processes(beam_arguments: Iterable[str]) -> bool:
     """Whether what Apache Beam runs is done by processes of its own, here or on a cluster."""
-    return any("multi_processing" in word or word == PORTABLE_RUNNER for word in beam_arguments)
+    return any("multi_processing" in word or word in PORTABLE_RUNNERS for word in beam_arguments)
 
 
 @contextlib.contextmanager

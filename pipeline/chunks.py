@@ -71,7 +71,11 @@ class Chunks:
 
     def first(self) -> list[str]:
         """The path of the first file, where there is one."""
-        return json.loads((self._listed / "0").read_text())[:1] if self.sizes else []
+        return self.listed(0)[:1] if self.sizes else []
+
+    def listed(self, number: int) -> list[str]:
+        """The paths in a chunk."""
+        return json.loads((self._listed / str(number)).read_text())
 
     def answer(self, number: int, loaded: Loaded, answers: AnswerFile, limits: Limits, at_once: int) -> None:
         """Makes a chunk's part, whole or not at all; where there is one already nothing is done.
@@ -86,7 +90,7 @@ class Chunks:
         part = self._parts / str(number)
         if part.exists():
             return
-        rows = list(classify(loaded, json.loads((self._listed / str(number)).read_text()), limits, at_once))
+        rows = list(classify(loaded, self.listed(number), limits, at_once))
         if failed := [(row["path"], row["error"]) for row in rows if "error" in row]:
             write_whole(self._failed / str(number), json.dumps(failed))
         with whole(part) as file:

@@ -60,6 +60,8 @@ class Job(portable_runner.PipelineResult):
             submitted._cleanup_callbacks,
         )
         self._job_server = job_server
+        if _notes is not None:
+            write_whole(_notes, json.dumps({"job_server": job_server, "job": self._job_id}) + "\n")
 
     def wait_until_finish(self, duration=None):
         """Waits for the end of the work; the job is cancelled where that is interrupted.
@@ -79,14 +81,16 @@ class Job(portable_runner.PipelineResult):
                 ended.append(error)
             over.set()
 
-        with self._noted():
-            # In a thread: a stream of a server that is gone without a word is waited for, whatever signal comes.
-            threading.Thread(target=wait, daemon=True).start()
-            try:
-                self._look_after(over)
-            except BaseException:
-                self._give_up()
-                raise
+        # In a thread: a stream of a server that is gone without a word is waited for, whatever signal comes.
+        threading.Thread(target=wait, daemon=True).start()
+        try:
+            self._look_after(over)
+        except BaseException:
+            self._give_up()
+            raise
+        finally:
+            if _notes is not None:
+                _notes.unlink(missing_ok=True)
         (end,) = ended
         if isinstance(end, grpc.RpcError):
             raise self._gone(end) from end
@@ -116,17 +120,6 @@ class Job(portable_runner.PipelineResult):
             _cancel(self._job_service, self._job_id)
         except grpc.RpcError as error:
             _LOGGER.warning("the job %s could not be cancelled: %s", self._job_id, error)
-
-    @contextlib.contextmanager
-    def _noted(self) -> Iterator[None]:
-        if _notes is None:
-            yield
-            return
-        write_whole(_notes, json.dumps({"job_server": self._job_server, "job": self._job_id}) + "\n")
-        try:
-            yield
-        finally:
-            _notes.unlink(missing_ok=True)
 
 
 def _said(error: Exception) -> str:

@@ -170,6 +170,8 @@ def _opened(
             digest = content_digest(listing.files, memory, progress.advance, listing.classes)
             found = f"{len(listing.files)} files in {len(listing.classes)} classes"
             result["note"] = ", ".join([found, *(spans_text(numbers) for _, numbers in sources.spans)])
+        # Ingestion lists them itself, and would hold them twice while the body runs.
+        del listing
         yield output, sources, _not_the_failed_one(output, digest), steps
 
 

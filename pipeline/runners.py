@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from components.causes import WORKER_ENDED
 from components.errors import UsageError
-from components.parallel import PORTABLE_RUNNER
+from components.parallel import PORTABLE_RUNNERS
 from pipeline import dataflow
 from pipeline.dataflow import DATAFLOW, DATAFLOW_RUNNER
 from pipeline.engine import Cluster, Engine
@@ -104,7 +104,7 @@ def beam_arguments(config: "Config", step: str, root: str, image: str) -> list[s
 
 def has_workers_elsewhere(arguments: Sequence[str]) -> bool:
     """Whether Apache Beam's arguments have the work done by processes that reach no folder of this one's own."""
-    return any(runner in arguments for runner in (DATAFLOW_RUNNER, PORTABLE_RUNNER))
+    return any(runner in arguments for runner in (DATAFLOW_RUNNER, *PORTABLE_RUNNERS))
 
 
 def notice_dead_workers() -> None:

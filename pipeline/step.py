@@ -34,6 +34,7 @@ from pipeline.runners import (
     has_workers_elsewhere,
     notice_dead_workers,
 )
+from pipeline.stopping import stop_at_sigterm
 from pipeline.summary import note, print_refusal
 
 # Kubernetes shows what is in there as the reason why a container ended.
@@ -61,6 +62,8 @@ def main() -> None:
     # As this process was started with -P, so those that it starts: a working folder may have packages of our names.
     os.environ |= {"PYTHONSAFEPATH": "1", "KERAS_BACKEND": "tensorflow"}
     options, beam_arguments = _parser().parse_known_args()
+    # Kubernetes ends a pod by SIGTERM; a job on a cluster is cancelled then.
+    stop_at_sigterm()
     steps = Steps()
     with tempfile.TemporaryDirectory(prefix="graft-step-") as scratch, progress.heeded(steps.warn):
         try:

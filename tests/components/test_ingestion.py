@@ -8,7 +8,7 @@ from PIL import Image
 
 from components import features
 from components.image_files import scan
-from components.ingestion import MakeExample
+from components.ingestion import MakeExample, _read_json_lines
 from components.inspection import inspect_file
 from tests.memory_files import MemoryFiles
 
@@ -74,3 +74,10 @@ def test_p9_picture_that_cannot_be_converted_is_kept_out_by_name_and_the_run_goe
     kept_out = json.loads(lost.value)
     assert kept_out["path"] == "cat/1.png"
     assert kept_out["reason"].startswith("tiff cannot be converted: ")
+
+
+def test_records_of_all_images_share_the_names_of_their_fields(tmp_path):
+    (tmp_path / "records-00000-of-00001").write_text('{"path": "a", "sha256": "1"}\n{"path": "b", "sha256": "2"}\n')
+    first, second = _read_json_lines(str(tmp_path), "records")
+    assert (first["path"], second["path"]) == ("a", "b")
+    assert all(mine is theirs for mine, theirs in zip(first, second, strict=True))

@@ -354,3 +354,36 @@ def test_stop_by_sigterm_is_told_from_ctrl_c(scene):
     failure = explain(Stopped(), scene)
     assert failure.sentence == "stopped (SIGTERM)."
     assert "run the same command again" in failure.advice.lower()
+
+
+def _answers() -> None:
+    pass
+
+
+def _is_gone() -> None:
+    raise UsageError("Flink's job manager does not answer at http://localhost:8081.")
+
+
+@pytest.mark.parametrize(
+    ("state", "cluster", "sentence"),
+    [
+        ("FAILED", _answers, "The job on the cluster failed (java.net.ConnectException: Connection refused)."),
+        (
+            "FAILED",
+            _is_gone,
+            "The job on the cluster failed (java.net.ConnectException: Connection refused). Flink's job manager does "
+            "not answer at http://localhost:8081.",
+        ),
+        ("CANCELLED", _answers, "The job was cancelled on the cluster."),
+    ],
+)
+def test_job_that_ends_on_a_cluster_is_told_with_the_part_that_does_not_answer(scene, state, cluster, sentence):
+    text = f"Pipeline beam-job-1 failed in state {state}: java.net.ConnectException: Connection refused"
+    failure = explain(RuntimeError(text), replace(scene, cluster=cluster))
+    assert (failure.sentence, failure.may_pass) == (sentence, True)
+
+
+def test_error_of_a_worker_on_a_cluster_is_told_by_what_the_worker_said(scene):
+    said = 'Traceback (most recent call last):\n  File "/a.py", line 1, in f\nValueError: it is what it is'
+    text = f"Pipeline beam-job-1 failed in state FAILED: java.lang.RuntimeException: Error received from SDK: {said}"
+    assert explain(RuntimeError(text), replace(scene, cluster=_is_gone)).sentence == "ValueError: it is what it is"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from components.parallel import PORTABLE_RUNNER
 from pipeline import compiled
 from pipeline.config import Config
 from pipeline.console import Steps
@@ -104,7 +105,7 @@ def memory(monkeypatch):
     MemoryFiles.clear()
 
 
-@pytest.mark.parametrize("runner", ["DataflowRunner", "PortableRunner", "FnApiRunner"])
+@pytest.mark.parametrize("runner", ["DataflowRunner", "pipeline.job.Runner", "FnApiRunner"])
 def test_what_workers_elsewhere_read_and_write_stays_in_the_store_and_all_else_is_copied(memory, tmp_path, runner):
     from tfx.types import standard_artifacts
 
@@ -135,10 +136,10 @@ def test_workers_of_a_cluster_find_what_is_on_its_way_on_the_volume_that_they_sh
     for key, artifact in made.items():
         artifact.uri = f"/volume/{key}"
     outputs = {key: [artifact] for key, artifact in made.items()}
-    step = Step(argparse.Namespace(step="ImageExampleGen"), ["--runner=PortableRunner"], tmp_path)
+    step = Step(argparse.Namespace(step="ImageExampleGen"), [PORTABLE_RUNNER], tmp_path)
     assert step._temporary(outputs) == "/volume/examples-temporary"
     # What no worker writes may lie in this container alone.
-    step = Step(argparse.Namespace(step="Trainer"), ["--runner=PortableRunner"], tmp_path)
+    step = Step(argparse.Namespace(step="Trainer"), [PORTABLE_RUNNER], tmp_path)
     assert step._temporary(outputs) == str(tmp_path / "temporary")
 
 
