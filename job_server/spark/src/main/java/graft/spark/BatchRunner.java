@@ -7,6 +7,7 @@ import org.apache.beam.model.pipeline.v1.RunnerApi;
 import org.apache.beam.runners.fnexecution.provisioning.JobInfo;
 import org.apache.beam.runners.jobsubmission.PortablePipelineResult;
 import org.apache.beam.runners.jobsubmission.PortablePipelineRunner;
+import org.apache.spark.SparkException;
 import org.apache.spark.api.java.JavaSparkContext;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -43,6 +44,14 @@ final class BatchRunner implements PortablePipelineRunner {
     } catch (InterruptedException error) {
       // Who asked for it wants it no more.
       context.cancelJobGroup(job.jobId());
+      throw error;
+    } catch (SparkException error) {
+      // What Spark says then is of its own insides.
+      if (error.getMessage().contains("Checkpoint block")) {
+        LOG.error("{} cannot go on", job.jobId(), error);
+        throw new IllegalStateException(
+            "What an executor had on its disk is lost, and is not computed a second time; the job has to be done anew.");
+      }
       throw error;
     } finally {
       context.clearJobGroup();
