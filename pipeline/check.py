@@ -20,11 +20,10 @@ from components.sources import list_images, resolve, spans_text
 from components.splits import build_catalog
 from pipeline import dataflow, metadata_store
 from pipeline.config import Config
-from pipeline.flink import FLINK
 from pipeline.noise import noise_to
 from pipeline.output import Output
 from pipeline.probe import proved
-from pipeline.runners import require_runner
+from pipeline.runners import engine_of, require_runner
 from trainer.backbones import require_start, require_weights
 
 # Lines of one kind that are printed; --json gives all.
@@ -50,7 +49,8 @@ def check(config: Config, images: list[str], as_json: bool = False, output: Path
     require_packages(config.push.formats)
     if config.runner.beam == dataflow.DATAFLOW:
         dataflow.require(config)
-    cluster = require_runner(config) if config.runner.beam == FLINK else None
+    engine = engine_of(config)
+    cluster = require_runner(config) if engine else None
     metadata_store.check(config.runner.metadata, Output(output.absolute()) if output else None)
     rules = config.split_rules
     remembered = read_remembered(str(output / "schema" / SPLITS_FILE), rules) if output else {}
@@ -75,14 +75,13 @@ def check(config: Config, images: list[str], as_json: bool = False, output: Path
         if fine_tune.epochs:
             require_start(model.backbone, model.alpha, fine_tune.unfreeze)
         require_weights(model.backbone, model.alpha, model.weights, config.image_size)
-        if config.runner.beam == FLINK:
+        if engine:
             workers = proved(config, cluster, [*sources.places, listing.files[0].location], output)
     if not as_json:
         if cluster is not None:
-            slots = f"{cluster.task_managers} task managers, {cluster.slots} slots"
-            click.echo(f"Flink {cluster.version} at {config.runner.flink.master}: {slots}")
-        if config.runner.beam == FLINK:
-            click.echo(f"On Flink {workers}.")
+            click.echo(f"{cluster.engine} at {engine.options(config).master}: {cluster.has}")
+        if engine:
+            click.echo(f"On {engine.title} {workers}.")
         ready = f"{counts['images']} images, {model.backbone} at {config.image_size} px with {model.weights} weights"
         click.echo(f"Ready: {ready}.")
 

@@ -15,12 +15,12 @@ import yaml
 from components.errors import UsageError
 from components.sources import absolute
 from components.storage import is_uri, join
-from pipeline import dataflow, flink
+from pipeline import dataflow
 from pipeline.bound import PREFIX, RUN_ID, Bound
 from pipeline.config import DEFAULT_RESOURCES, Config, ResourcesConfig
 from pipeline.dataflow import DATAFLOW
-from pipeline.flink import FLINK
-from pipeline.runners import BY_WORKERS, beam_arguments
+from pipeline.engine import Engine
+from pipeline.runners import BY_WORKERS, beam_arguments, engine_of
 
 # -P: whatever packages of our names lie in the working folder of an image, they are not meant.
 COMMAND = ("python", "-P", "-m", "pipeline.step")
@@ -59,21 +59,21 @@ def bind(config: Config, images: list[str], pipeline_root: str | None = None) ->
         )
     places = [absolute(place) for place in images]
     root = absolute(pipeline_root or config.runner.pipeline_root or _beside(places[0], config.name))
-    if config.runner.beam == FLINK:
-        _require_flink(config, root)
+    if engine := engine_of(config):
+        _require_engine(engine, config, root)
     if config.runner.beam == DATAFLOW:
         dataflow.require(config)
         dataflow.require_root(config, root)
     return Bound(config.model_dump(mode="json"), places, root)
 
 
-def _require_flink(config: Config, root: str) -> None:
-    flink.arguments(config, image_of(config))
+def _require_engine(engine: Engine, config: Config, root: str) -> None:
+    engine.arguments(config, image_of(config))
     if is_uri(root) and not root.startswith("gs://"):
         # TensorFlow, which reads and writes there, too, knows no other store.
         raise UsageError(
-            "runner.beam: flink needs a pipeline root that its workers reach: on gs://, or a folder of a volume that "
-            f"they and the steps mount at the same path. Received: {root}."
+            f"runner.beam: {engine.name} needs a pipeline root that its workers reach: on gs://, or a folder of a "
+            f"volume that they and the steps mount at the same path. Received: {root}."
         )
 
 

@@ -316,19 +316,19 @@ class MountConfig(Section):
     path: Annotated[str, Field(pattern="^/")]  # where the steps find it
 
 
-class FlinkConfig(Section):
-    # REST address of Flink's job manager, which is asked whether there is room for a job; null: it is not asked
-    master: str | None = "http://localhost:8081"
-    job_server: str = "localhost:8099"  # HOST:PORT of Beam's job server, which hands pipelines to Flink
-    # parts of a step's work; null: what the job server takes, which is one a slot for that of scripts/flink
+class EngineConfig(Section):
+    # address at which the engine is asked whether there is room for a job; null: it is not asked
+    master: str | None
+    job_server: str = "localhost:8099"  # HOST:PORT of Beam's job server, which hands pipelines to the engine
+    # parts of a step's work; null: what the job server takes, which is one a slot or core for those of scripts/
     parallelism: Annotated[int, Field(ge=1)] | None = None
-    # how the processes that run Graft are started on the task managers' machines: external (by a worker pool on each),
+    # how the processes that run Graft are started on the cluster's machines: external (by a worker pool on each),
     # process (by a boot program on each), docker (as containers of an image)
     workers: Literal["external", "process", "docker"] = "external"
-    worker_pool: str = "localhost:50000"  # external: HOST:PORT of the worker pool, as task managers see it
-    worker_command: str | None = None  # process: path of Beam's boot program on the task managers' machines
+    worker_pool: str = "localhost:50000"  # external: HOST:PORT of the worker pool, as the cluster's machines see it
+    worker_command: str | None = None  # process: path of Beam's boot program on the cluster's machines
     worker_image: str | None = None  # docker: the image; null: runner.image
-    worker_processes: Annotated[int, Field(ge=1)] = 1  # that run Graft, for each task manager
+    worker_processes: Annotated[int, Field(ge=1)] = 1  # that run Graft, for each task manager or executor
 
     @field_validator("master")
     @classmethod
@@ -343,6 +343,14 @@ class FlinkConfig(Section):
         if not HOST_AND_PORT.fullmatch(place):
             raise ValueError("must be HOST:PORT, such as localhost:8099")
         return place
+
+
+class FlinkConfig(EngineConfig):
+    master: str | None = "http://localhost:8081"  # REST address of Flink's job manager
+
+
+class SparkConfig(EngineConfig):
+    master: str | None = "http://localhost:8080"  # web page of Spark's standalone master
 
 
 class DataflowConfig(Section):
@@ -376,11 +384,12 @@ class DataflowConfig(Section):
 
 
 class RunnerConfig(Section):
-    # in this process, in one worker process a core, on a Flink cluster, or (compiled pipelines only) on Dataflow: in
-    # compiled pipelines ingestion, statistics, Transform and evaluation, with the image as Dataflow's workers'
-    # container
-    beam: Literal["local", "processes", "flink", "dataflow"] = "local"
+    # in this process, in one worker process a core, on a Flink or Spark cluster, or (compiled pipelines only) on
+    # Dataflow: in compiled pipelines ingestion, statistics, Transform and evaluation, with the image as Dataflow's
+    # workers' container
+    beam: Literal["local", "processes", "flink", "spark", "dataflow"] = "local"
     flink: FlinkConfig = FlinkConfig()
+    spark: SparkConfig = SparkConfig()
     dataflow: DataflowConfig = DataflowConfig()
     beam_options: list[str] = []  # further options of Apache Beam, such as --number_of_worker_harness_threads=4
     # of runs here: a MySQL or MariaDB database for ML Metadata, such as mysql://user@host:3306/database, its password

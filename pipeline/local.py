@@ -33,12 +33,12 @@ from pipeline import metadata_store, run_report
 from pipeline import summary as summaries
 from pipeline.config import Config, ScheduleConfig
 from pipeline.console import Detail, Steps, telling
-from pipeline.flink import FLINK, Cluster
+from pipeline.engine import Cluster
 from pipeline.in_service import at as in_service_at
 from pipeline.inputs import Inputs, Started, read_started
 from pipeline.output import Output, read_summary, write_json
 from pipeline.probe import proved
-from pipeline.runners import local_arguments, notice_dead_workers, require_runner
+from pipeline.runners import engine_of, local_arguments, notice_dead_workers, require_runner
 from pipeline.schedule import policy as policies
 from pipeline.schedule.places import Places
 from pipeline.schedule.policy import Decision, Last, Situation
@@ -478,7 +478,7 @@ class _Run:
             artifacts=[each.uri for outputs in self.artifacts.values() for each in outputs.values()],
             catalog=run_summary.produced(self.artifacts).catalog,
             processes=self.config.runner.beam == "processes",
-            cluster=(lambda: require_runner(self.config)) if self.config.runner.beam == FLINK else None,
+            cluster=(lambda: require_runner(self.config)) if engine_of(self.config) else None,
             destination=self.output.serving_place(self.config.push.destination),
         )
         return failures.explain(error, scene)
@@ -533,7 +533,7 @@ class _Run:
             self._run_steps(steps, last)
 
     def _jobs_noted(self) -> contextlib.AbstractContextManager[None]:
-        if self.config.runner.beam != FLINK:
+        if not engine_of(self.config):
             return contextlib.nullcontext()
         from pipeline.job import noted_in
 
@@ -547,7 +547,7 @@ class _Run:
             if fine_tune.epochs:
                 backbones.require_start(model.backbone, model.alpha, fine_tune.unfreeze)
             backbones.require_weights(model.backbone, model.alpha, model.weights, self.config.image_size)
-        if self.config.runner.beam == FLINK:
+        if engine_of(self.config):
             self.begin("Look at the cluster")
             with steps.step(self.notes.step) as result:
                 result["note"] = proved(self.config, self.cluster, self.sources.places, self.output.root)

@@ -20,12 +20,11 @@ from pipeline.answer_files import AnswerFile, answer_file
 from pipeline.chunks import Chunks
 from pipeline.config import Config
 from pipeline.console import Steps
-from pipeline.flink import FLINK
 from pipeline.image_paths import find_images
 from pipeline.noise import noise_to
 from pipeline.predict import Limits, Loaded, classifier, share_cores
 from pipeline.probe import proved
-from pipeline.runners import local_arguments, require_runner
+from pipeline.runners import engine_of, local_arguments, require_runner
 from pipeline.scratch import scratch_beside
 
 # For more files than this Beam is started, which takes some seconds.
@@ -60,7 +59,7 @@ def predict_to_file(model: Path, paths: list[str], output: Path, config: Config)
         with steps.step("Look for images") as result:
             chunks.divide(find_images(paths))
             result["note"] = f"{sum(chunks.sizes)} files"
-        if sum(chunks.sizes) > FEW and config.runner.beam == FLINK:
+        if sum(chunks.sizes) > FEW and engine_of(config):
             with steps.step("Look at the cluster") as result:
                 result["note"] = proved(config, require_runner(config), chunks.first(), scratch)
         with steps.step("Load the model"):

@@ -1,4 +1,4 @@
-"""A small job on a Flink cluster before the work: do its workers have what the steps need, and see what they read?
+"""A small job on a cluster before the work: do its workers have what the steps need, and see what they read?
 
 An engine takes a job that its workers cannot do, and fails minutes later with another program's stack trace.
 """
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from components import causes
 from components.errors import UsageError, printable
 from components.source import ROOT, worker_source
-from pipeline.flink import Cluster, NotThere
+from pipeline.engine import Cluster, Engine, NotThere
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -39,7 +39,7 @@ def proved(config: "Config", cluster: Cluster | None, places: list[str], folder:
 
     Args:
       config: `runner` counts.
-      cluster: what Flink says of itself; None where it was not asked.
+      cluster: what it says of itself; None where it was not asked.
       places: folders, files and URIs of images, which workers read.
       folder: that workers write to, or a folder to be made; None where it is not known.
 
@@ -185,7 +185,9 @@ def _run(
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    from pipeline.runners import local_arguments
+    from pipeline.runners import engine_of, local_arguments
+
+    engine = engine_of(config)
 
     pipeline = beam.Pipeline(options=PipelineOptions(local_arguments(config)))
     _ = pipeline | "Workers" >> beam.Create(range(looks), reshuffle=True) | "Look" >> beam.FlatMap(look)
@@ -209,20 +211,20 @@ def _run(
         if not ended and jobs:
             with contextlib.suppress(Exception):
                 jobs[0].cancel()
-    started = f"runner.flink.workers: {config.runner.flink.workers}"
+    started = f"runner.{engine.name}.workers: {engine.options(config).workers}"
     if not ended:
         raise NotThere(
-            f"A small job on Flink did not end within {SECONDS_TO_PROBE} s: see on its page whether it has a free "
-            f"slot, and in its logs whether workers start ({started})."
+            f"A small job on {engine.title} did not end within {SECONDS_TO_PROBE} s: see on its page whether "
+            f"it has a free slot or core, and in its logs whether workers start ({started})."
         )
     if ended[0] is None:
         return
     found = _told(str(ended[0]))
     if found is not None:
-        raise UsageError(_lack(found, expected, folder)) from None
+        raise UsageError(_lack(engine, found, expected, folder)) from None
     raise UsageError(
-        f"A small job on Flink failed ({causes.brief(ended[0])}): see in its logs whether workers start ({started}) "
-        f"with Python {expected['python']} and this version of Graft."
+        f"A small job on {engine.title} failed ({causes.brief(ended[0])}): see in its logs whether workers start "
+        f"({started}) with Python {expected['python']} and this version of Graft."
     ) from ended[0]
 
 
@@ -236,10 +238,10 @@ def _told(text: str) -> dict[str, Any] | None:
     return None
 
 
-def _lack(found: dict[str, Any], expected: dict[str, Any], folder: Path | None) -> str:
+def _lack(engine: Engine, found: dict[str, Any], expected: dict[str, Any], folder: Path | None) -> str:
     """The sentence for the first thing that a worker lacks: what explains the others comes first."""
     version = importlib.metadata.version("graft-pipeline")
-    worker = f"A worker of Flink on {printable(found['host'])} ({printable(found['executable'])})"
+    worker = f"A worker of {engine.title} on {printable(found['host'])} ({printable(found['executable'])})"
     same = "give the cluster's workers the environment or the image that this command has"
     if found["python"] != expected["python"]:
         return f"{worker} has Python {found['python']}, and this command {expected['python']}; {same}."

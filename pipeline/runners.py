@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from components.causes import WORKER_ENDED
 from components.errors import UsageError
 from components.parallel import PORTABLE_RUNNERS
-from pipeline import dataflow, flink
+from pipeline import dataflow
 from pipeline.dataflow import DATAFLOW, DATAFLOW_RUNNER
-from pipeline.flink import FLINK
+from pipeline.engine import Cluster, Engine
+from pipeline.flink import Flink
+from pipeline.spark import Spark
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -30,14 +32,21 @@ BEAM_ARGUMENTS = {
         _WORKERS_HAVE_TFX,
     ],
 }
-# Steps of a compiled pipeline whose work is done by workers elsewhere, on Dataflow or Flink, if there are any, with the
-# inputs and outputs that those read and write. The others look at less than the whole data set.
+# Engines with a cluster and a job server, by what `runner.beam` calls them.
+ENGINES: dict[str, Engine] = {engine.name: engine for engine in (Flink(), Spark())}
+# Steps of a compiled pipeline whose work is done by workers elsewhere, on Dataflow or an engine, if there are any, with
+# the inputs and outputs that those read and write. The others look at less than the whole data set.
 BY_WORKERS = {
     "ImageExampleGen": {"examples", "metadata"},
     "StatisticsGen": {"examples", "statistics"},
     "Transform": {"examples", "schema", "transform_graph", "transformed_examples"},
     "GatedEvaluator": {"examples", "evaluation"},
 }
+
+
+def engine_of(config: "Config") -> Engine | None:
+    """The engine that `runner.beam` names; None where it names none with a cluster and a job server."""
+    return ENGINES.get(config.runner.beam)
 
 
 def local_arguments(config: "Config") -> list[str]:
@@ -49,24 +58,25 @@ def local_arguments(config: "Config") -> list[str]:
     if config.runner.beam == DATAFLOW:
         raise UsageError(
             "runner.beam: dataflow is for pipelines that `graft compile` makes, as Dataflow reaches no folder of this "
-            "machine; set it to local, processes or flink."
+            "machine; set it to local, processes, flink or spark."
         )
-    if config.runner.beam == FLINK:
-        return [*flink.arguments(config), *config.runner.beam_options]
+    if engine := engine_of(config):
+        return [*engine.arguments(config), *config.runner.beam_options]
     return [*BEAM_ARGUMENTS[config.runner.beam], *config.runner.beam_options]
 
 
-def require_runner(config: "Config") -> flink.Cluster | None:
+def require_runner(config: "Config") -> Cluster | None:
     """Sees to it that what is started on this machine can have its work on Beam done.
 
     Raises:
       UsageError: as for `local_arguments`, or what `runner.beam` names does not answer.
 
     Returns:
-      What Flink says of itself, where it is that and was asked.
+      What an engine says of its cluster, where it is one and was asked.
     """
     local_arguments(config)
-    return flink.require_cluster(config.runner.flink) if config.runner.beam == FLINK else None
+    engine = engine_of(config)
+    return engine.require_cluster(config) if engine else None
 
 
 def beam_arguments(config: "Config", step: str, root: str, image: str) -> list[str]:
@@ -82,12 +92,13 @@ def beam_arguments(config: "Config", step: str, root: str, image: str) -> list[s
       UsageError: the cluster lacks an option.
     """
     runner = config.runner
-    has_workers = runner.beam in (DATAFLOW, FLINK)
+    engine = engine_of(config)
+    has_workers = engine is not None or runner.beam == DATAFLOW
     if not has_workers or step not in BY_WORKERS:
         name = "processes" if runner.beam == "processes" else "local"
         return [*BEAM_ARGUMENTS[name], *([] if has_workers else runner.beam_options)]
-    if runner.beam == FLINK:
-        return [*flink.arguments(config, image), *runner.beam_options]
+    if engine:
+        return [*engine.arguments(config, image), *runner.beam_options]
     return [*dataflow.arguments(config, root, image), *runner.beam_options]
 
 

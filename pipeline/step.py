@@ -27,8 +27,13 @@ from pipeline.config import Config
 from pipeline.console import Steps
 from pipeline.copies import Copies
 from pipeline.dataflow import DATAFLOW_RUNNER, job_name
-from pipeline.flink import FLINK, require_cluster
-from pipeline.runners import BY_WORKERS, PROCESSES, has_workers_elsewhere, notice_dead_workers
+from pipeline.runners import (
+    BY_WORKERS,
+    PROCESSES,
+    engine_of,
+    has_workers_elsewhere,
+    notice_dead_workers,
+)
 from pipeline.stopping import stop_at_sigterm
 from pipeline.summary import note, print_refusal
 
@@ -133,10 +138,11 @@ class Step:
         bound = _parsed("--bound", self.options.bound, Bound.parse)
         # What is not allowed is refused before anything is imported or read.
         other = bound.given(_run_time_parameters(asked))
+        config = (other or bound).config
         if self.options.step == "Trainer":
-            _require_weights((other or bound).config)
-        if PORTABLE_RUNNER in self.beam_arguments and (other or bound).config.runner.beam == FLINK:
-            require_cluster((other or bound).config.runner.flink)
+            _require_weights(config)
+        if PORTABLE_RUNNER in self.beam_arguments and (engine := engine_of(config)):
+            engine.require_cluster(config)
         if DATAFLOW_RUNNER in self.beam_arguments and not any("job_name" in word for word in self.beam_arguments):
             self.beam_arguments = [*self.beam_arguments, f"--job_name={job_name(bound.config.name, self.options.step)}"]
         given = Given.parse(asked, types)

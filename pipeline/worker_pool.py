@@ -166,7 +166,7 @@ def _text(endpoint: endpoints_pb2.ApiServiceDescriptor) -> str:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(
-        prog="python -m pipeline.worker_pool", description="Starts the workers that a Flink cluster asks for."
+        prog="python -m pipeline.worker_pool", description="Starts the workers that a cluster asks for."
     )
     parser.add_argument("--host", default="localhost", help="Address to listen at (default: localhost).")
     parser.add_argument("--port", type=int, default=50000, help="Port to listen at (default: 50000).")

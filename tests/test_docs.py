@@ -198,7 +198,7 @@ FILES = (
     "sha256",
     "log",
 )
-FOLDERS = ("benchmarks", "components", "configs", "data", "docs", "pipeline", "tests", "trainer")
+FOLDERS = ("benchmarks", "components", "configs", "data", "docs", "pipeline", "scripts", "tests", "trainer")
 # A module, and a file of the reader's.
 NO_FILES = ("tf.keras", "mine.yaml")
 
@@ -212,7 +212,8 @@ def _options_of(name: str) -> set[str]:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_option_that_the_page_names_exists(page):
     every = set().union(*(_options_of(name) for name in cli.graft.commands)) | {"--version", "--help"}
-    programs = [*(ROOT / "benchmarks").glob("*.py"), ROOT / "scripts" / "flink", ROOT / "pipeline" / "worker_pool.py"]
+    scripts = [ROOT / "scripts" / name for name in ("flink", "spark", "cluster_processes.py")]
+    programs = [*(ROOT / "benchmarks").glob("*.py"), *scripts, ROOT / "pipeline" / "worker_pool.py"]
     others = "".join(path.read_text() for path in programs)
     for word in words(page):
         named = re.findall(r"(?<![\w-])--[a-z][a-z_-]*", word.text)

@@ -385,9 +385,9 @@ def test_dataflow_does_the_work_of_four_steps_in_the_same_image(step):
     ]
 
 
-@pytest.mark.parametrize("root", ["gs://bucket/runs", "/volume/runs"])
-def test_flink_does_the_work_of_four_steps_with_the_image_that_the_steps_run_in(root):
-    overrides = ("runner.beam=flink", "runner.flink.workers=docker", "runner.beam_options=[--parallelism=7]")
+@pytest.mark.parametrize(("engine", "root"), [("flink", "gs://bucket/runs"), ("spark", "/volume/runs")])
+def test_engine_does_the_work_of_four_steps_with_the_image_that_the_steps_run_in(engine, root):
+    overrides = (f"runner.beam={engine}", f"runner.{engine}.workers=docker", "runner.beam_options=[--parallelism=7]")
     spec = compiled.specification("kubeflow", bound_to("{}", pipeline_root=root, overrides=overrides), IMAGE)
     for step in STEPS:
         options = container(spec, step)["args"][10:]
@@ -482,7 +482,7 @@ def test_places_that_are_told_win():
         ),
         ("/data/images", None, DATAFLOW, "needs a pipeline root on gs://"),
         ("gs://a/images", "minio://a", ("runner.beam=flink",), "needs a pipeline root that its workers reach"),
-        ("gs://a/images", "s3://a/runs", ("runner.beam=flink",), "needs a pipeline root that its workers reach"),
+        ("gs://a/images", "s3://a/runs", ("runner.beam=spark",), "needs a pipeline root that its workers reach"),
         ("gs://a/images", None, ("runner.beam=flink", "runner.flink.workers=process"), "runner.flink.worker_command"),
     ],
 )

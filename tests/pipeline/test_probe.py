@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from components.source import LOADED, worker_source
-from pipeline import cli, config, flink, predict_file, probe
+from pipeline import cli, config, predict_file, probe
+from pipeline.engine import NotThere
+from pipeline.runners import ENGINES
 from tests.conftest import ROOT
 from tests.pipeline.exported import exported
 
@@ -39,7 +41,7 @@ def test_where_no_engine_answers_nothing_was_started(tmp_path, command):
     settings = ["model.backbone=graft_tiny", "model.weights=bundled", "runner.beam=flink"]
     settings.append(f"runner.flink.master=http://{closed()}")
     words += [word for setting in settings for word in ("--set", setting)]
-    with pytest.raises(flink.NotThere, match="does not answer at"):
+    with pytest.raises(NotThere, match="does not answer at"):
         cli.graft.main([str(word) for word in words], standalone_mode=False)
     assert not list(tmp_path.glob("out/runs/*")) and not list(tmp_path.glob("out/tune/*"))
 
@@ -65,8 +67,8 @@ def test_where_no_engine_answers_nothing_was_started(tmp_path, command):
 )
 def test_what_a_worker_lacks_is_told_in_a_sentence_the_first_cause_first(found, words):
     text = f"lines\nRuntimeError: {probe.MARK}{json.dumps(FOUND | WHERE | found)} [while running 'Look']\nlines"
-    sentence = probe._lack(probe._told(text), FOUND, Path("/shared/out"))
-    assert sentence.startswith("A worker of Flink on machine (/usr/bin/python) ")
+    sentence = probe._lack(ENGINES["spark"], probe._told(text), FOUND, Path("/shared/out"))
+    assert sentence.startswith("A worker of Spark on machine (/usr/bin/python) ")
     assert re.search(words, sentence) and "\n" not in sentence
 
 

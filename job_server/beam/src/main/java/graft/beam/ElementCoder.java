@@ -1,4 +1,4 @@
-package graft.flink;
+package graft.beam;
 
 import java.io.IOException;
 import java.io.Serializable;
@@ -12,7 +12,7 @@ import org.apache.beam.sdk.util.WindowedValue.FullWindowedValueCoder;
 import org.apache.beam.sdk.util.construction.graph.PipelineNode;
 
 /**
- * The bytes of a PCollection's elements, with window and time: what Flink moves between operations.
+ * The bytes of a PCollection's elements, with window and time: what an engine moves between operations.
  *
  * <p>Coders that only the workers know are length-prefixed bytes here.
  */

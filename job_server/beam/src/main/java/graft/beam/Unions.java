@@ -1,4 +1,4 @@
-package graft.flink;
+package graft.beam;
 
 import java.util.Map;
 import org.apache.beam.model.pipeline.v1.RunnerApi;

@@ -1,4 +1,4 @@
-"""What Beam is told of a Flink cluster, and what is said where there is none."""
+"""What Beam is told of a cluster, and what is said where there is none: Flink, and where it is another, Spark."""
 
 import contextlib
 import socket
@@ -15,18 +15,25 @@ from tfx.utils.dependency_utils import make_beam_dependency_flags
 
 from components import parallel
 from components.errors import UsageError
-from pipeline import flink
+from pipeline import engine
 from pipeline.config import Config, load
-from pipeline.runners import BEAM_ARGUMENTS, local_arguments
+from pipeline.engine import Cluster
+from pipeline.runners import BEAM_ARGUMENTS, ENGINES, local_arguments, require_runner
 from tests.local_server import LocalServer
 
 PROCESS = '{"command": "/opt/boot", "env": {"RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT": "1"}}'
 OVERVIEW = {"taskmanagers": 2, "slots-total": 4, "flink-version": "1.20.5"}
 
 
-def _config(**options) -> Config:
+def _config(name: str = "flink", /, **options) -> Config:
     given = options.pop("beam_options", [])
-    return Config.model_validate({"runner": {"beam": "flink", "flink": options, "beam_options": given}})
+    return Config.model_validate({"runner": {"beam": name, name: options, "beam_options": given}})
+
+
+def _workers(*hosts: str, state: str = "ALIVE") -> dict:
+    """What Spark's master says."""
+    workers = [{"host": host, "cores": 3, "state": state} for host in hosts]
+    return {"/json/": {"workers": [*workers, {"host": "gone", "cores": 8, "state": "DEAD"}]}}
 
 
 def _managers(*hosts: str) -> dict:
@@ -89,8 +96,9 @@ def _free_port() -> str:
         ({"workers": "docker", "worker_image": "place/graft:1"}, ("DOCKER", "place/graft:1")),
     ],
 )
-def test_beam_understands_what_it_is_told(options, environment):
-    arguments = local_arguments(_config(job_server="server:7", parallelism=3, worker_processes=2, **options))
+@pytest.mark.parametrize("name", ENGINES)
+def test_beam_understands_what_it_is_told(name, options, environment):
+    arguments = local_arguments(_config(name, job_server="server:7", parallelism=3, worker_processes=2, **options))
     told = PipelineOptions(arguments).view_as(PortableOptions)
     assert (told.environment_type, told.environment_config) == environment
     assert (told.job_endpoint, str(told.sdk_worker_parallelism)) == ("server:7", "2")
@@ -104,49 +112,73 @@ def test_raw_options_come_last_and_win():
 
 @pytest.mark.parametrize(
     ("options", "key"),
-    [({"workers": "process"}, "runner.flink.worker_command"), ({"workers": "docker"}, "runner.flink.worker_image")],
+    [({"workers": "process"}, "worker_command"), ({"workers": "docker"}, "worker_image")],
 )
-def test_what_a_way_to_start_workers_lacks_is_named(options, key):
-    with pytest.raises(UsageError, match=key):
-        local_arguments(_config(**options))
+@pytest.mark.parametrize("name", ENGINES)
+def test_what_a_way_to_start_workers_lacks_is_named(name, options, key):
+    with pytest.raises(UsageError, match=f"runner.{name}.{key}"):
+        local_arguments(_config(name, **options))
 
 
 def test_cluster_that_answers_says_what_it_is(job_server):
     with _master() as master, _port() as pool:
-        options = _config(master=master, job_server=job_server, worker_pool=pool).runner.flink
-        assert flink.require_cluster(options) == flink.Cluster("1.20.5", 2, 4)
+        options = _config(master=master, job_server=job_server, worker_pool=pool)
+        assert require_runner(options) == Cluster("Flink 1.20.5", "2 task managers and 4 slots", 4)
+
+
+def test_spark_that_answers_says_what_it_is(job_server):
+    with _master(_workers("localhost", "127.0.0.2")) as master, _port() as pool:
+        options = {"master": master, "job_server": job_server}
+        assert require_runner(_config("spark", worker_pool=pool, **options)) == Cluster(
+            "Spark", "2 workers and 6 cores", 6
+        )
+        # More parts than cores wait for their turn.
+        assert require_runner(_config("spark", worker_pool=pool, parallelism=50, **options))
+        with pytest.raises(UsageError, match=r"worker pool does not answer at .*runner\.spark\.worker_pool"):
+            require_runner(_config("spark", worker_pool=_free_port(), **options))
 
 
 def test_worker_pool_that_only_task_managers_see_is_not_asked_for(job_server):
     with _master() as master:
-        flink.require_cluster(_config(master=master, job_server=job_server, worker_pool="no.such.host:1").runner.flink)
+        require_runner(_config(master=master, job_server=job_server, worker_pool="no.such.host:1"))
 
 
 @pytest.mark.parametrize(
     ("body", "said"),
-    [(b"<html>hello</html>", "is not Flink"), (b"[]", "is not Flink"), (b'{"error": "no"}', "is not Flink")],
+    [
+        (b"<html>hello</html>", "is not (Flink|Spark)"),
+        (b"[]", "is not (Flink|Spark)"),
+        (b'{"error": "no"}', "is not (Flink|Spark)"),
+    ],
 )
 def test_something_else_that_answers_is_said_to_be_something_else(body, said):
-    with _master(body) as master, pytest.raises(UsageError, match=said):
-        flink.require_cluster(_config(master=master).runner.flink)
+    for name in ENGINES:
+        with _master(body) as master, pytest.raises(UsageError, match=f"{said}.*runner.{name}.master"):
+            require_runner(_config(name, master=master))
 
 
 def test_part_that_does_not_answer_is_named_with_its_key_and_what_to_start(job_server):
     with pytest.raises(UsageError, match=r"runner\.flink\.master.*scripts/flink start"):
-        flink.require_cluster(_config(master=f"http://{_free_port()}").runner.flink)
+        require_runner(_config(master=f"http://{_free_port()}"))
     with _master() as master:
         with pytest.raises(UsageError, match=r"job server does not answer at .*runner\.flink\.job_server"):
-            flink.require_cluster(_config(master=master, job_server=_free_port()).runner.flink)
+            require_runner(_config(master=master, job_server=_free_port()))
         with pytest.raises(UsageError, match=r"worker pool does not answer at .*runner\.flink\.worker_pool"):
-            flink.require_cluster(_config(master=master, job_server=job_server, worker_pool=_free_port()).runner.flink)
+            require_runner(_config(master=master, job_server=job_server, worker_pool=_free_port()))
 
 
 def test_cluster_without_a_slot_is_none():
     with (
         _master({"/overview": OVERVIEW | {"taskmanagers": 0, "slots-total": 0}}) as master,
-        pytest.raises(UsageError, match="and no slot; start a task manager"),
+        pytest.raises(UsageError, match="no task managers and no slots; start a task manager"),
     ):
-        flink.require_cluster(_config(master=master).runner.flink)
+        require_runner(_config(master=master))
+
+
+@pytest.mark.parametrize("said", [_workers(), _workers("localhost", state="UNKNOWN")])
+def test_spark_without_a_worker_that_lives_is_none(said):
+    with _master(said) as master, pytest.raises(engine.NotThere, match="has no workers and no cores; start a worker"):
+        require_runner(_config("spark", master=master))
 
 
 def test_flink_that_starts_task_managers_itself_may_have_none(job_server):
@@ -154,28 +186,29 @@ def test_flink_that_starts_task_managers_itself_may_have_none(job_server):
     for key, value in (("execution.target", "yarn-session"), ("kubernetes.cluster-id", "mine")):
         settings = [{"key": key, "value": value}]
         with _master({"/overview": none, "/jobmanager/config": settings, "/taskmanagers": _managers()}) as master:
-            found = flink.require_cluster(_config(master=master, job_server=job_server).runner.flink)
+            found = require_runner(_config(master=master, job_server=job_server))
         assert found.slots == 0
 
 
 def test_more_parts_than_slots_are_refused_before_flink_waits_for_slots():
     with _master() as master, pytest.raises(UsageError, match=r"parallelism is 5, and Flink at .* and 4 slots: lower"):
-        flink.require_cluster(_config(master=master, parallelism=5).runner.flink)
+        require_runner(_config(master=master, parallelism=5))
 
 
 @pytest.mark.parametrize("where", ["10.0.0.7", "task-manager-1"])
 def test_worker_pool_beside_task_managers_elsewhere_is_not_looked_for_here(job_server, where):
     """Their localhost is not this machine's, though a forwarded port makes Flink look as if it was here."""
     with _master({"/overview": OVERVIEW, "/taskmanagers": _managers("localhost", where)}) as master:
-        options = _config(master=master, job_server=job_server, worker_pool=_free_port()).runner.flink
-        assert flink.require_cluster(options)
+        assert require_runner(_config(master=master, job_server=job_server, worker_pool=_free_port()))
+    with _master(_workers("localhost", where)) as master:
+        assert require_runner(_config("spark", master=master, job_server=job_server, worker_pool=_free_port()))
 
 
 def test_what_listens_and_is_no_job_server_is_told_from_one(monkeypatch, job_server):
-    monkeypatch.setattr(flink, "PATIENCE", 0.5)
-    assert flink.require_cluster(_config(master=None, job_server=job_server).runner.flink) is None
-    with _port() as silent, pytest.raises(flink.NotThere, match="does not answer as Beam's job server") as refused:
-        flink.require_cluster(_config(master=None, job_server=silent).runner.flink)
+    monkeypatch.setattr(engine, "PATIENCE", 0.5)
+    assert require_runner(_config(master=None, job_server=job_server)) is None
+    with _port() as silent, pytest.raises(engine.NotThere, match="does not answer as Beam's job server") as refused:
+        require_runner(_config(master=None, job_server=silent))
     assert (refused.value.exit_code, refused.value.may_pass) == (2, True)
 
 
