@@ -62,22 +62,22 @@ def _is_free(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def started(engine: str, master_option: str, folder: Path) -> Iterator[Cluster]:
+def started(engine: str, master_option: str, folder: Path, **environment: str) -> Iterator[Cluster]:
     """A cluster as long as the body runs.
 
     Args:
       engine: of it.
       master_option: by which its program takes the port of what is asked.
       folder: for its logs.
+      environment: of its processes, besides what this one has.
     """
     program = ROOT / "scripts" / engine
     # Below those that the system gives to whoever asks for any, as the engines' processes do.
     free = (port for port in range(20000 + os.getpid() % 10000, 32768) if _is_free(port))
     ports = dict(zip((master_option, "--job-server-port", "--worker-pool-port"), free, strict=False))
     words = [word for option, port in ports.items() for word in (option, str(port))]
-    made = subprocess.run(
-        [program, "start", "--folder", folder, "--python", sys.executable, *words], capture_output=True, text=True
-    )
+    command = [program, "start", "--folder", folder, "--python", sys.executable, *words]
+    made = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
     assert made.returncode == 0, made.stdout + made.stderr
     master, job_server, pool = ports.values()
     keys = {

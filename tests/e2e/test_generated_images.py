@@ -308,45 +308,6 @@ def prepared(output: Path) -> dict[str, dict[str, bytes]]:
     return found
 
 
-PREPARE = """
-import sys
-from pathlib import Path
-from pipeline import config, local
-if __name__ == "__main__":
-    with local.up_to("Transform", config.load(None, sys.argv[3:]), [sys.argv[1]], Path(sys.argv[2])):
-        pass
-"""
-
-
-def test_p6_portable_runner_gives_the_same_splits_and_transformed_examples(graft, images, published, tmp_path):
-    """Beam's job service is a process of its own; it gives the work back over the network of this machine."""
-    port, script = tmp_path / "port", tmp_path / "prepare.py"
-    script.write_text(PREPARE)
-    command = [sys.executable, "-m", "apache_beam.runners.portability.local_job_service_main", "--port_file", port]
-    service = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        while not (port.is_file() and port.read_text()):
-            assert service.poll() is None, service.communicate()
-            time.sleep(0.02)
-        runner = ["--runner=PortableRunner", f"--job_endpoint=localhost:{port.read_text()}"]
-        options = json.dumps([*runner, "--environment_type=LOOPBACK"])
-        settings = [*FAST[1::2], f"runner.beam_options={options}"]
-        environment = os.environ | {"PYTHONPATH": str(graft.source)}
-        done = subprocess.run(
-            [sys.executable, script, images, tmp_path / "output", *settings],
-            cwd=graft.source,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-    finally:
-        service.terminate()
-        said, _ = service.communicate()
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert said.count("Created job") + said.count("Running job") > 0, said
-    assert prepared(tmp_path / "output") == prepared(graft.output)
-
-
 def test_p7_edited_preprocessing_runs_transform_again_but_not_ingestion(graft, images, published):
     source = graft.source / "components" / "preprocessing.py"
     source.write_text(source.read_text() + "\n# an edited line\n")
