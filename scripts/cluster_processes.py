@@ -1,6 +1,7 @@
 """A cluster on this machine: its processes, and the command that builds, starts and stops them (scripts/flink, spark).
 
-Beside the engine's own there are Beam's job server and a worker pool. All listen on loopback addresses. The engine and
+Beside the engine's own there are Beam's job server and a worker pool. All listen on loopback addresses, but for the job
+server and what Beam opens for workers, which listen on all: Beam 2.65 knows no other way. The engine and
 Beam's libraries come from Maven (job_server/), and are checked against its checksums. Needs Java 11 or newer, Maven and
 the project's environment (`make setup`).
 """
