@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from components import parallel, storage
+from components import causes, parallel, storage
 from components.broken_image import LIMIT
 from components.errors import ImageFailed, printable
 
@@ -125,7 +125,7 @@ def blamed(
         failed = None
         # What stops the search, Ctrl-C too, is no news: the error is.
         with contextlib.suppress(Exception, KeyboardInterrupt):
-            if folder is not None and (found := _found(folder, attempt, fetch)):
+            if folder is not None and not _told(error) and (found := _found(folder, attempt, fetch)):
                 item, how = found
                 failed = named(item, f"{fails} ({how}).")
         if failed is not None:
@@ -145,6 +145,11 @@ def of_key(key: str, happened: str) -> ImageFailed:
     failed = ImageFailed(f"The image {key[:16]}… (SHA-256 of the file) {happened}")
     failed.key, failed.happened = key, happened
     return failed
+
+
+def _told(error: Exception) -> bool:
+    """Whether a worker lived to say what happened: an engine ends the others then, whatever they have in hand."""
+    return any(causes.STACK in link.text for link in causes.links(error))
 
 
 def _found(folder: str, attempt: Attempt, fetch: Fetch) -> tuple[Any, str] | None:

@@ -42,9 +42,9 @@ def _named(item: dict, happened: str) -> ImageFailed:
     return in_hand.of_path(item["path"], happened)
 
 
-def _fail(folder, attempt) -> Exception:
+def _fail(folder, attempt, said: str = "a worker ended") -> Exception:
     with pytest.raises(Exception) as caught, in_hand.blamed(str(folder), attempt, _named, "cannot be checked"):
-        raise RuntimeError("a worker ended")
+        raise RuntimeError(said)
     return caught.value
 
 
@@ -78,6 +78,13 @@ def test_worker_that_only_failed_leaves_no_note(tmp_path):
         raise ValueError("told by itself")
     assert in_hand.left(tmp_path) == []
     hand.close()
+
+
+def test_error_that_a_worker_told_is_not_laid_at_what_the_others_had_in_hand_as_they_were_ended(tmp_path):
+    for _ in range(2):
+        _worker(tmp_path / "notes", ["fine.jpg"], signal.SIGTERM)
+    told = "Traceback (most recent call last):\nValueError: of another image"
+    assert str(_fail(tmp_path / "notes", _live, told)) == told
 
 
 def test_note_that_was_cut_off_says_nothing(tmp_path):
