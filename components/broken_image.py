@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from components import causes, features, parallel, progress, records, storage
-from components.errors import ImageFailed, printable
+from components.errors import GraftError, ImageFailed, printable
 
 LIMIT = 120  # seconds until a search is given up
 # As many failures without one success are the step's fault, or the whole folder's, and no single image's.
@@ -64,7 +64,7 @@ def looked_for(patterns: Sequence[str], probe: Callable[[], Probe], fails: str) 
     try:
         yield
     except Exception as error:
-        if not isinstance(error, ImageFailed) and not causes.of_the_machine(error):
+        if not isinstance(error, GraftError) and not causes.of_the_machine(error):
             failed = None
             # What stops the search, Ctrl-C too, is no news: the error is.
             with contextlib.suppress(Exception, KeyboardInterrupt):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from components.errors import printable
+from components.errors import Passing, printable
 
 WORKER_ENDED = "a worker process of Beam ended before its work was done"
 LONGEST = 300  # characters of a sentence
@@ -178,6 +178,12 @@ def worker_ended(found: list[Link]) -> Link | None:
     return saying(found, (WORKER_ENDED, "Channel closed prematurely"))
 
 
+def job_ended(found: list[Link]) -> Link | None:
+    """The link that says that a job on a cluster was cancelled, or failed and no worker said why."""
+    link = saying(found, ("failed in state",))
+    return link if link and STACK not in link.text else None
+
+
 def too_many_files(found: list[Link]) -> Link | None:
     """The link that says that no further file could be opened."""
     return saying(found, ("Too many open files",), (errno.EMFILE, errno.ENFILE))
@@ -190,8 +196,9 @@ def not_permitted(found: list[Link]) -> Link | None:
 
 def of_the_machine(error: BaseException) -> bool:
     """Whether no image can be blamed for an error."""
+    tests = (disk_full, out_of_memory, worker_ended, job_ended, too_many_files, not_permitted)
     found = links(error)
-    return any(test(found) for test in (disk_full, out_of_memory, worker_ended, too_many_files, not_permitted))
+    return isinstance(error, Passing) or any(test(found) for test in tests)
 
 
 def saying(found: list[Link], texts: Sequence[str], numbers: Sequence[int] = ()) -> Link | None:

@@ -19,10 +19,12 @@ from typing import Any
 
 from components import causes, parallel, storage
 from components.broken_image import LIMIT
-from components.errors import ImageFailed, printable
+from components.errors import GraftError, ImageFailed, printable
 
 # Items that are tried, at most: of those that most workers had.
 MOST = 2000
+# Workers that must have ended over an image where it does no harm here.
+OFTEN = 3
 # A note begins with its length.
 _LENGTH = 10
 
@@ -125,7 +127,7 @@ def blamed(
         failed = None
         # What stops the search, Ctrl-C too, is no news: the error is.
         with contextlib.suppress(Exception, KeyboardInterrupt):
-            if folder is not None and not _told(error) and (found := _found(folder, attempt, fetch)):
+            if folder is not None and not _is_told(error) and (found := _found(folder, attempt, fetch)):
                 item, how = found
                 failed = named(item, f"{fails} ({how}).")
         if failed is not None:
@@ -147,9 +149,13 @@ def of_key(key: str, happened: str) -> ImageFailed:
     return failed
 
 
-def _told(error: Exception) -> bool:
-    """Whether a worker lived to say what happened: an engine ends the others then, whatever they have in hand."""
-    return any(causes.STACK in link.text for link in causes.links(error))
+def _is_told(error: Exception) -> bool:
+    """Whether it is known what happened: workers are ended then, whatever they have in hand.
+
+    A worker lived to say it, the command found it, or somebody cancelled the job.
+    """
+    texts = (causes.STACK, "failed in state CANCELLED")
+    return isinstance(error, GraftError) or causes.saying(causes.links(error), texts) is not None
 
 
 def _found(folder: str, attempt: Attempt, fetch: Fetch) -> tuple[Any, str] | None:
@@ -161,9 +167,10 @@ def _found(folder: str, attempt: Attempt, fetch: Fetch) -> tuple[Any, str] | Non
         return None
     if died := _tried((items, attempt, fetch), os.path.join(folder, "again")):
         return died
-    # Here there may be more memory, or another processor. That several workers ended over it is no chance.
-    (text, count), *others = counts.most_common(2)
-    if count > 1 and (not others or others[0][1] < count):
+    # Here there may be more memory, or another processor. That so many workers ended over one image alone is no chance.
+    alone = Counter(json.dumps(note[0]) for note in notes if len(note) == 1)
+    (text, count), *others = alone.most_common(2) or [("", 0)]
+    if count >= OFTEN and (not others or others[0][1] < count):
         return json.loads(text), f"{count} worker processes ended, one after the other, while they worked on it"
     return None
 

@@ -68,7 +68,7 @@ class InspectFiles(beam.DoFn):
                 progress.advance()
 
     def _inspect(self, file: ImageFile) -> dict:
-        with broken_image.naming(file.path, CHECKED), self._hand.holding([vars(file)]):
+        with self._hand.holding([vars(file)]), broken_image.naming(file.path, CHECKED):
             return inspect_file(file, self._max_pixels, self._max_bytes)
 
 
@@ -91,7 +91,7 @@ class MakeExample(beam.DoFn):
 
     def process(self, line: str):
         record = json.loads(line)
-        with broken_image.naming(record["path"], MADE), self._hand.holding([record]):
+        with self._hand.holding([record]), broken_image.naming(record["path"], MADE):
             made = self.made(record)
         yield made
 

@@ -122,8 +122,10 @@ def tune(
     Head, learning rates, unfreezing and augmentation are searched from the given configuration on; the rest stays as it
     is. Nothing is published. A search that was stopped goes on when it is started again.
     """
-    from pipeline import config
+    from pipeline import config, stopping
     from pipeline.tune import tune as run_tune
+
+    stopping.stop_at_sigterm()
 
     run_tune(config.load(config_file, list(overrides)), list(images), output, trials, recipe, detail)
 
@@ -141,8 +143,10 @@ def tune(
 @detail_options
 def demo(output: Path, overrides: tuple[str, ...], detail: "Detail") -> None:
     """Run the pipeline on bundled images and a bundled backbone, with no network."""
-    from pipeline import config, local
+    from pipeline import config, local, stopping
     from pipeline.demo import write_digits
+
+    stopping.stop_at_sigterm()
 
     settings = ["model.backbone=graft_tiny", "model.weights=bundled", *overrides]
     loaded = config.load(None, settings)

@@ -340,16 +340,20 @@ def _network(found: list[Link], scene: Scene) -> Failure | None:
 
 
 def _cluster(found: list[Link], scene: Scene) -> Failure | None:
-    """The job on a cluster ended, and not by an error of a step's, which would have been reported with its stack."""
+    """The job on a cluster ended, and not by an error of a step's, which would have been reported with its stack.
+
+    What it says then is of the cluster's machines, and no later rule's.
+    """
     link = causes.saying(found, ("failed in state",))
     ended = link and JOB_ENDED.search(link.text)
-    if scene.cluster is None or not ended or causes.STACK in link.text:
+    if not ended or causes.STACK in link.text:
         return None
     if ended[1] == "CANCELLED":
         return Failure("The job was cancelled on the cluster.", f"{scene.again.capitalize()}.", may_pass=True)
     sentence = f"The job on the cluster failed ({causes.said(ended[2]).rstrip('.')})."
     try:
-        scene.cluster()
+        if scene.cluster:
+            scene.cluster()
     except UsageError as missing:
         return Failure(f"{sentence} {missing}", f"{scene.again.capitalize()} then: {scene.finished}.", may_pass=True)
     advice = f"The logs of the cluster have the rest. {scene.again.capitalize()}, in case it passes."
@@ -361,6 +365,7 @@ RULES = (
     _output_gone,
     _image,
     _ours,
+    _cluster,
     _disk_full,
     _memory,
     _worker_ended,
@@ -371,7 +376,6 @@ RULES = (
     _artifact,
     _network,
     _permission,
-    _cluster,
 )
 
 

@@ -16,12 +16,14 @@ from apache_beam.options.pipeline_options import PortableOptions
 from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 from apache_beam.runners.portability import portable_runner
 
-from components.errors import Passing
+from components import causes
+from components.errors import GraftError, Passing
 from components.files import write_whole
 
 # Seconds between two looks at the job server, and those that it has to answer; it is given up after two misses.
 INTERVAL = 10
 PATIENCE = 10
+UNREACHABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 _LOGGER = logging.getLogger(__name__)
 # Where jobs are noted while somebody waits for them.
@@ -36,11 +38,15 @@ class Runner(portable_runner.PortableRunner):
 
         Raises:
           Passing: the job server does not answer.
+          GraftError: it refuses the pipeline.
         """
         job_server = options.view_as(PortableOptions).job_endpoint
         try:
             submitted = super().run_portable_pipeline(pipeline, options)
         except (grpc.RpcError, grpc.FutureTimeoutError) as error:
+            if isinstance(error, grpc.RpcError) and error.code() not in UNREACHABLE:
+                said = f"{_said(error)}: {causes.said(error.details() or '').rstrip('.')}"
+                raise GraftError(f"Beam's job server at {job_server} refused the job ({said}).") from error
             raise Passing(
                 f"Beam's job server at {job_server} took no job ({_said(error)}): see that it runs, and run the same "
                 "command again."
@@ -60,8 +66,9 @@ class Job(portable_runner.PipelineResult):
             submitted._cleanup_callbacks,
         )
         self._job_server = job_server
-        if _notes is not None:
-            write_whole(_notes, json.dumps({"job_server": job_server, "job": self._job_id}) + "\n")
+        self._note = _notes
+        if self._note is not None:
+            write_whole(self._note, json.dumps({"job_server": job_server, "job": self._job_id}) + "\n")
 
     def wait_until_finish(self, duration=None):
         """Waits for the end of the work; the job is cancelled where that is interrupted.
@@ -85,15 +92,14 @@ class Job(portable_runner.PipelineResult):
         threading.Thread(target=wait, daemon=True).start()
         try:
             self._look_after(over)
+            (end,) = ended
+            # A stream may break where the job goes on.
+            if isinstance(end, grpc.RpcError):
+                raise self._gone(end) from end
         except BaseException:
-            self._give_up()
+            self.cancel()
             raise
-        finally:
-            if _notes is not None:
-                _notes.unlink(missing_ok=True)
-        (end,) = ended
-        if isinstance(end, grpc.RpcError):
-            raise self._gone(end) from end
+        self._forget()
         if isinstance(end, BaseException):
             raise end
         return end
@@ -115,24 +121,33 @@ class Job(portable_runner.PipelineResult):
             "that the cluster's page shows no such job any more, and run the same command again."
         )
 
-    def _give_up(self) -> None:
-        try:
-            _cancel(self._job_service, self._job_id)
-        except grpc.RpcError as error:
-            _LOGGER.warning("the job %s could not be cancelled: %s", self._job_id, error)
+    def cancel(self) -> None:
+        """Has the job end; where the job server does not answer, the note of it stays for the next run."""
+        if _cancelled(self._job_service, self._job_id):
+            self._forget()
+
+    def _forget(self) -> None:
+        if self._note is not None:
+            self._note.unlink(missing_ok=True)
 
 
 def _said(error: Exception) -> str:
     return error.code().name if isinstance(error, grpc.RpcError) else "no answer in time"
 
 
-def _cancel(service: beam_job_api_pb2_grpc.JobServiceStub, job: str) -> None:
-    service.Cancel(beam_job_api_pb2.CancelJobRequest(job_id=job), timeout=PATIENCE)
+def _cancelled(service: beam_job_api_pb2_grpc.JobServiceStub, job: str) -> bool:
+    """Cancels a job; whether it is known that there is none any more."""
+    try:
+        service.Cancel(beam_job_api_pb2.CancelJobRequest(job_id=job), timeout=PATIENCE)
+    except grpc.RpcError as error:
+        _LOGGER.warning("the job %s could not be cancelled: %s", job, error)
+        return error.code() == grpc.StatusCode.NOT_FOUND
+    return True
 
 
 @contextlib.contextmanager
 def noted_in(file: Path) -> Iterator[None]:
-    """While the body runs, notes jobs in a file; one that a killed process left there is cancelled first.
+    """While the body runs, notes jobs in a file; one that was left there is cancelled, at the beginning and the end.
 
     Args:
       file: to be used by one process at a time.
@@ -144,12 +159,13 @@ def noted_in(file: Path) -> Iterator[None]:
         yield
     finally:
         _notes = None
+        _cancel_left(file)
 
 
 def _cancel_left(file: Path) -> None:
     try:
         left = json.loads(file.read_text())
-        server, job = left["job_server"], left["job"]
+        server, job = str(left["job_server"]), str(left["job"])
     except FileNotFoundError:
         return
     # Of a damaged note nothing follows.
@@ -157,10 +173,5 @@ def _cancel_left(file: Path) -> None:
         file.unlink(missing_ok=True)
         return
     with grpc.insecure_channel(server) as channel:
-        try:
-            _cancel(beam_job_api_pb2_grpc.JobServiceStub(channel), job)
-            _LOGGER.info("cancelled the job %s, which a killed run left on the cluster", job)
-        # It may be over, and the server another one by now.
-        except grpc.RpcError as error:
-            _LOGGER.info("the job %s, which a killed run left, is not there any more: %s", job, error)
-    file.unlink(missing_ok=True)
+        if _cancelled(beam_job_api_pb2_grpc.JobServiceStub(channel), job):
+            file.unlink(missing_ok=True)

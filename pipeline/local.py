@@ -533,11 +533,13 @@ class _Run:
             self._run_steps(steps, last)
 
     def _jobs_noted(self) -> contextlib.AbstractContextManager[None]:
-        if not engine_of(self.config):
+        note = self.output.cache / JOB_FILE
+        # A killed run may have left one, whatever does the work now.
+        if not engine_of(self.config) and not note.exists():
             return contextlib.nullcontext()
         from pipeline.job import noted_in
 
-        return noted_in(self.output.cache / JOB_FILE)
+        return noted_in(note)
 
     def _run_steps(self, steps: Steps, last: str | None) -> None:
         self._warn_of_full_disk()

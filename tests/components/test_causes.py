@@ -111,6 +111,7 @@ def test_message_is_one_printable_line_of_bounded_length_without_data():
         (OSError(errno.EMFILE, os.strerror(errno.EMFILE), "x"), causes.too_many_files),
         (tf.errors.PermissionDeniedError(None, None, "/a/b; Permission denied"), causes.not_permitted),
         (RuntimeError("[sqlite] database or disk is full"), causes.disk_full),
+        (RuntimeError("Pipeline job failed in state FAILED: java.net.ConnectException"), causes.job_ended),
     ],
 )
 def test_faults_of_the_machine_are_told_from_those_of_an_image(error, test):

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from components import in_hand
-from components.errors import ImageFailed
+from components.errors import ImageFailed, Passing
 
 FORK = multiprocessing.get_context("fork")
 
@@ -42,9 +42,9 @@ def _named(item: dict, happened: str) -> ImageFailed:
     return in_hand.of_path(item["path"], happened)
 
 
-def _fail(folder, attempt, said: str = "a worker ended") -> Exception:
+def _fail(folder, attempt, error: Exception | None = None) -> Exception:
     with pytest.raises(Exception) as caught, in_hand.blamed(str(folder), attempt, _named, "cannot be checked"):
-        raise RuntimeError(said)
+        raise error or RuntimeError("a worker ended")
     return caught.value
 
 
@@ -58,14 +58,14 @@ def test_image_that_ends_a_second_process_too_is_named_among_those_in_hand(tmp_p
 
 def test_image_that_several_workers_died_of_elsewhere_is_named(tmp_path):
     """Here may be more memory than there."""
-    for last in (["huge.jpg"], ["fine.jpg"], ["huge.jpg"]):
+    for last in (["huge.jpg"], ["fine.jpg"], ["huge.jpg"], ["huge.jpg"]):
         _worker(tmp_path / "notes", last)
     assert str(_fail(tmp_path / "notes", _live)) == (
-        "huge.jpg cannot be checked (2 worker processes ended, one after the other, while they worked on it)."
+        "huge.jpg cannot be checked (3 worker processes ended, one after the other, while they worked on it)."
     )
 
 
-@pytest.mark.parametrize("lasts", [[], [["fine.jpg"]], [["fine.jpg", "other.jpg"], ["fine.jpg", "other.jpg"]]])
+@pytest.mark.parametrize("lasts", [[], [["fine.jpg"]], [["fine.jpg"]] * 2, [["fine.jpg", "other.jpg"]] * 3])
 def test_no_image_is_named_by_chance(tmp_path, lasts):
     for last in lasts:
         _worker(tmp_path / "notes", last)
@@ -80,11 +80,17 @@ def test_worker_that_only_failed_leaves_no_note(tmp_path):
     hand.close()
 
 
-def test_error_that_a_worker_told_is_not_laid_at_what_the_others_had_in_hand_as_they_were_ended(tmp_path):
-    for _ in range(2):
-        _worker(tmp_path / "notes", ["fine.jpg"], signal.SIGTERM)
-    told = "Traceback (most recent call last):\nValueError: of another image"
-    assert str(_fail(tmp_path / "notes", _live, told)) == told
+@pytest.mark.parametrize(
+    "told",
+    [
+        RuntimeError("Traceback (most recent call last):\nValueError: of another image"),
+        RuntimeError("Pipeline job failed in state CANCELLED: unknown error"),
+        Passing("The job server went away."),
+    ],
+)
+def test_error_that_was_told_is_not_laid_at_what_workers_had_in_hand_as_they_were_ended(tmp_path, told):
+    _worker(tmp_path / "notes", ["poison.jpg"], signal.SIGTERM)
+    assert _fail(tmp_path / "notes", _die_on_poison, told) is told
 
 
 def test_note_that_was_cut_off_says_nothing(tmp_path):

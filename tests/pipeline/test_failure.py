@@ -383,6 +383,14 @@ def test_job_that_ends_on_a_cluster_is_told_with_the_part_that_does_not_answer(s
     assert (failure.sentence, failure.may_pass) == (sentence, True)
 
 
+@pytest.mark.parametrize("said", ["No space left on device", "a (Permission denied)", "Too many open files"])
+def test_fault_of_a_machine_of_the_cluster_is_not_told_of_this_one_or_of_the_store(scene, said):
+    error = RuntimeError(f"Pipeline beam-job-1 failed in state FAILED: java.io.IOException: {said}")
+    failure = explain(error, replace(scene, destination="gs://bucket/serving", cluster=_answers))
+    assert failure.sentence == f"The job on the cluster failed (java.io.IOException: {said})."
+    assert failure.may_pass
+
+
 def test_error_of_a_worker_on_a_cluster_is_told_by_what_the_worker_said(scene):
     said = 'Traceback (most recent call last):\n  File "/a.py", line 1, in f\nValueError: it is what it is'
     text = f"Pipeline beam-job-1 failed in state FAILED: java.lang.RuntimeException: Error received from SDK: {said}"

@@ -14,9 +14,12 @@ from apache_beam.portability.api import beam_job_api_pb2 as api
 from apache_beam.portability.api import beam_job_api_pb2_grpc
 from apache_beam.runners.runner import PipelineState
 
-from components.errors import Passing
+from components.errors import GraftError, Passing
 from components.parallel import PORTABLE_RUNNER
 from pipeline import job
+
+# Beam's thread that reads messages has nobody to tell.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 
 
 class JobServer(beam_job_api_pb2_grpc.JobServiceServicer):
@@ -26,11 +29,14 @@ class JobServer(beam_job_api_pb2_grpc.JobServiceServicer):
         self.running, self.looked, self.ended = (threading.Event() for _ in range(3))
         self.cancelled = []
         self.end, self.text, self.is_silent = api.JobState.DONE, "", False
+        self.breaks, self.refuses = False, False
 
     def DescribePipelineOptions(self, request, context):
         return api.DescribePipelineOptionsResponse()
 
     def Prepare(self, request, context):
+        if self.refuses:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a streaming pipeline")
         return api.PrepareJobResponse(preparation_id="prepared")
 
     def Run(self, request, context):
@@ -48,6 +54,8 @@ class JobServer(beam_job_api_pb2_grpc.JobServiceServicer):
         yield api.JobStateEvent(state=api.JobState.RUNNING)
         self.running.set()
         self.ended.wait()
+        if self.breaks:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "a proxy went away")
         yield api.JobStateEvent(state=self.end)
 
     def GetMessageStream(self, request, context):
@@ -57,6 +65,10 @@ class JobServer(beam_job_api_pb2_grpc.JobServiceServicer):
             yield api.JobMessagesResponse(message_response=message)
 
     def Cancel(self, request, context):
+        if self.is_silent:
+            context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "")
+        if request.job_id == "gone":
+            context.abort(grpc.StatusCode.NOT_FOUND, "no such job")
         self.cancelled.append(request.job_id)
         return api.CancelJobResponse(state=api.JobState.CANCELLED)
 
@@ -122,11 +134,48 @@ def test_job_of_a_killed_run_is_cancelled_by_the_next_one(server, tmp_path):
         assert not note.exists()
 
 
-@pytest.mark.parametrize("left", ["{", "[]", '{"job_server": "localhost:1", "job": "gone"}'])
-def test_note_of_a_job_that_is_gone_or_a_damaged_note_stops_no_run(left, tmp_path):
+def test_note_of_a_job_that_the_server_does_not_know_is_removed(server, tmp_path):
+    _, address, _ = server
+    (tmp_path / "job.json").write_text(json.dumps({"job_server": address, "job": "gone"}))
+    with job.noted_in(tmp_path / "job.json"):
+        assert not (tmp_path / "job.json").exists()
+
+
+@pytest.mark.parametrize("left", ["{", "[]", '{"job_server": 5}'])
+def test_damaged_note_stops_no_run(left, tmp_path):
     (tmp_path / "job.json").write_text(left)
     with job.noted_in(tmp_path / "job.json"):
         assert not (tmp_path / "job.json").exists()
+
+
+def test_note_stays_until_the_job_is_known_to_have_ended(server, tmp_path, monkeypatch):
+    answers, address, _ = server
+    monkeypatch.setattr(job, "INTERVAL", 0.1)
+    note = tmp_path / "job.json"
+    _when_running(answers, lambda: setattr(answers, "is_silent", True))
+    with pytest.raises(Passing), job.noted_in(note):
+        _run(address)
+    assert json.loads(note.read_text()) == {"job_server": address, "job": "job-1"}
+    answers.is_silent = False
+    with job.noted_in(note):
+        assert answers.cancelled == ["job-1"] and not note.exists()
+
+
+def test_job_is_cancelled_where_its_stream_breaks_and_its_server_goes_on(server, tmp_path):
+    answers, address, _ = server
+    answers.breaks = True
+    _when_running(answers, answers.ended.set)
+    with pytest.raises(Passing, match="went away while a job ran"), job.noted_in(tmp_path / "job.json"):
+        _run(address)
+    assert answers.cancelled == ["job-1"]
+
+
+def test_pipeline_that_the_job_server_refuses_is_told_with_its_reason_and_not_tried_again(server):
+    answers, address, _ = server
+    answers.refuses = True
+    with pytest.raises(GraftError, match=r"refused the job \(INVALID_ARGUMENT: a streaming pipeline\)\.$") as caught:
+        _run(address)
+    assert not caught.value.may_pass
 
 
 @pytest.mark.parametrize(("state", "word"), [(api.JobState.FAILED, "FAILED"), (api.JobState.CANCELLED, "CANCELLED")])
@@ -139,8 +188,6 @@ def test_job_that_fails_is_told_with_its_last_words(server, state, word):
     assert answers.cancelled == []
 
 
-# Beam's thread that reads messages has nobody to tell.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_job_server_that_ends_is_told_at_once(server):
     answers, address, end = server
     _when_running(answers, end)
