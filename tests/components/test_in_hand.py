@@ -89,7 +89,7 @@ def test_worker_that_only_failed_leaves_no_note(tmp_path):
     ],
 )
 def test_error_that_was_told_is_not_laid_at_what_workers_had_in_hand_as_they_were_ended(tmp_path, told):
-    _worker(tmp_path / "notes", ["poison.jpg"], signal.SIGTERM)
+    _worker(tmp_path / "notes", ["poison.jpg"])
     assert _fail(tmp_path / "notes", _die_on_poison, told) is told
 
 
