@@ -36,10 +36,21 @@ def naming(path: str, fails: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        happened = f"{fails} ({_named(error)})."
-        failed = ImageFailed(f"{printable(path)} {happened}")
-        failed.image, failed.happened = path, happened
-        raise failed from error
+        raise of_path(path, f"{fails} ({_named(error)}).") from error
+
+
+def of_path(path: str, happened: str) -> ImageFailed:
+    """The error for the image of that path in the data set."""
+    failed = ImageFailed(f"{printable(path)} {happened}")
+    failed.image, failed.happened = path, happened
+    return failed
+
+
+def of_key(key: str, happened: str) -> ImageFailed:
+    """The error for an image of which a step knows the SHA-256 of the file."""
+    failed = ImageFailed(f"The image {key[:16]}… (SHA-256 of the file) {happened}")
+    failed.key, failed.happened = key, happened
+    return failed
 
 
 def _named(error: Exception) -> str:
@@ -121,11 +132,8 @@ def _failed(record: bytes, error: Exception, artifact: str, fails: str) -> Image
     """The error that names the image of an example, raw or transformed."""
     name, encoded = (value_of(record, feature) for feature in (features.FILENAME, features.ENCODED))
     key = value_of(record, features.SHA256) or value_of(record, features.KEY)
-    image = os.fsdecode(name) if name is not None else None
-    shown = printable(image) if image else f"The image {key.decode()[:16]}… (SHA-256 of the file)"
     happened = f"{fails} ({causes.brief(error).rstrip('.')})."
-    failed = ImageFailed(f"{shown} {happened}")
-    failed.image, failed.happened = image, happened
+    failed = of_path(os.fsdecode(name), happened) if name else of_key(key.decode(), happened)
     failed.key, failed.artifact = key.decode() if key else None, artifact
     # A picture that was converted has other bytes than its file; that one TensorFlow cannot read it was not made so.
     failed.damaged = encoded is None or hashlib.sha256(encoded).hexdigest() != failed.key

@@ -19,7 +19,7 @@ from typing import Any
 
 from components import causes, parallel, storage
 from components.broken_image import LIMIT
-from components.errors import GraftError, ImageFailed, printable
+from components.errors import GraftError, ImageFailed
 
 # Items that are tried, at most: of those that most workers had.
 MOST = 2000
@@ -133,20 +133,6 @@ def blamed(
         if failed is not None:
             raise failed from error
         raise
-
-
-def of_path(path: str, happened: str) -> ImageFailed:
-    """The error for the image of that path in the data set."""
-    failed = ImageFailed(f"{printable(path)} {happened}")
-    failed.image, failed.happened = path, happened
-    return failed
-
-
-def of_key(key: str, happened: str) -> ImageFailed:
-    """The error for an image of which a step knows the SHA-256 of the file."""
-    failed = ImageFailed(f"The image {key[:16]}… (SHA-256 of the file) {happened}")
-    failed.key, failed.happened = key, happened
-    return failed
 
 
 def _is_told(error: Exception) -> bool:

@@ -133,7 +133,7 @@ def _check(max_pixels: int, max_bytes: int, file: dict[str, Any]) -> None:
 
 
 def _of_record(record: dict[str, Any], happened: str) -> ImageFailed:
-    return in_hand.of_path(record["path"], happened)
+    return broken_image.of_path(record["path"], happened)
 
 
 def _example(values: dict[str, Any]) -> bytes:

@@ -68,7 +68,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         files = list(patterns.values())
         with (
             broken_image.looked_for(files, lambda: _probe(settings), DECODED),
-            in_hand.blamed(notes, _Decode(settings), in_hand.of_key, DECODED, functools.partial(_fetch, files)),
+            in_hand.blamed(notes, _Decode(settings), broken_image.of_key, DECODED, functools.partial(_fetch, files)),
         ):
             self._write_graph(sources["train"], schema, settings, graph_uri)
             with self._make_beam_pipeline() as pipeline:

@@ -12,7 +12,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.utils import shared
 
-from components import in_hand, parallel
+from components import broken_image, in_hand, parallel
 from components.errors import ImageFailed
 from pipeline.answer_files import AnswerFile
 from pipeline.chunks import Chunks
@@ -65,7 +65,7 @@ def _named(item: str | int, happened: str) -> ImageFailed | None:
     # Of a chunk that workers ended with, nobody knows by which file.
     if isinstance(item, int):
         return None
-    return in_hand.of_path(item, f"{happened} Leave it out. No image should do this: please report it.")
+    return broken_image.of_path(item, f"{happened} Leave it out. No image should do this: please report it.")
 
 
 def answer_all(

@@ -126,7 +126,6 @@ def tune(
     from pipeline.tune import tune as run_tune
 
     stopping.stop_at_sigterm()
-
     run_tune(config.load(config_file, list(overrides)), list(images), output, trials, recipe, detail)
 
 
@@ -147,7 +146,6 @@ def demo(output: Path, overrides: tuple[str, ...], detail: "Detail") -> None:
     from pipeline.demo import write_digits
 
     stopping.stop_at_sigterm()
-
     settings = ["model.backbone=graft_tiny", "model.weights=bundled", *overrides]
     loaded = config.load(None, settings)
     try:

@@ -344,9 +344,9 @@ def _cluster(found: list[Link], scene: Scene) -> Failure | None:
 
     What it says then is of the cluster's machines, and no later rule's.
     """
-    link = causes.saying(found, ("failed in state",))
+    link = causes.job_ended(found)
     ended = link and JOB_ENDED.search(link.text)
-    if not ended or causes.STACK in link.text:
+    if not ended:
         return None
     if ended[1] == "CANCELLED":
         return Failure("The job was cancelled on the cluster.", f"{scene.again.capitalize()}.", may_pass=True)

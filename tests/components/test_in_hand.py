@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from components import in_hand
+from components import broken_image, in_hand
 from components.errors import ImageFailed, Passing
 
 FORK = multiprocessing.get_context("fork")
@@ -39,7 +39,7 @@ def _worker(folder, last: list[str], end: int = signal.SIGKILL) -> None:
 
 
 def _named(item: dict, happened: str) -> ImageFailed:
-    return in_hand.of_path(item["path"], happened)
+    return broken_image.of_path(item["path"], happened)
 
 
 def _fail(folder, attempt, error: Exception | None = None) -> Exception:
